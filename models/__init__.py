@@ -1,0 +1,1 @@
+"""Trained models as tensors: what they need, how they are built, read and verified."""

@@ -1,0 +1,58 @@
+"""What a trained model needs and says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Card:
+    """A model's contract with the pipeline, checked when made.
+
+    name, version: they stand in SEG, SR and history; volumes are compared only where both agree.
+    sha256: of the weights file, lower-case hex; the identity of the model.
+    orientation: towards what the three tensor axes increase, e.g. "SPL" (slices to Superior, rows to Posterior,
+        columns to Left): one each of S/I, A/P, L/R.
+    spacing_mm: voxel size along the tensor axes.
+    window_hu: (low, high); HU are clipped to it and scaled linearly to 0..1.
+    patch: shape of a sliding window, in voxels.
+    overlap: share of a window that the next one covers, 0 <= overlap < 1.
+    labels: output channel -> name; channel 0 is the background.
+    target: the channel that is measured.
+    minimum_slices: fewer source slices than this are refused.
+    statement: one or two sentences on what the model may be trusted with; printed at start and in the SR.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    orientation: str
+    spacing_mm: tuple[float, float, float]
+    window_hu: tuple[float, float]
+    patch: tuple[int, int, int]
+    overlap: float
+    labels: Mapping[int, str]
+    target: int
+    statement: str
+    minimum_slices: int = 20
+    network: str = ""
+    network_arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if sorted("LR AP SI".split(), key=str) != sorted(_pairs(self.orientation), key=str):
+            raise ValueError(f"orientation {self.orientation!r}: one each of S/I, A/P and L/R is needed")
+        if self.target not in self.labels or self.target == 0:
+            raise ValueError(f"target channel {self.target} is not one of the labels {dict(self.labels)}")
+        if not 0 <= self.overlap < 1:
+            raise ValueError(f"overlap {self.overlap}: 0 <= overlap < 1 is needed")
+        if min(self.spacing_mm) <= 0 or min(self.patch) <= 0:
+            raise ValueError("spacing_mm and patch must be positive")
+        if self.window_hu[0] >= self.window_hu[1]:
+            raise ValueError(f"window_hu {self.window_hu}: low must be below high")
+
+
+def _pairs(orientation: str) -> list[str]:
+    axes = {"L": "LR", "R": "LR", "A": "AP", "P": "AP", "S": "SI", "I": "SI"}
+    return [axes.get(letter, "?") for letter in orientation]

@@ -1,0 +1,36 @@
+"""Every reason the pipeline has for not measuring, as a type.
+
+Refused                 the input will never be measured, however often it is tried
+├── NotImageData        no DICOM, no CT, an empty folder, an unreadable or truncated file
+├── UnfitSeries         CT, but not one the model may be used on (localizer, too few slices ...)
+├── UnfitGeometry       positions, spacing or orientation that do not make one regular grid
+└── Undecodable         pixel data that no decoder here can read
+Exhausted               memory ran out; the same input may pass later or in smaller steps
+"""
+
+
+class Refused(Exception):
+    """The input is not measured, and trying again will not help; `str(error)` is the reason for a human.
+
+    The text names the file or the attribute at fault and holds no patient name or identifier.
+    """
+
+
+class NotImageData(Refused):
+    """Nothing here is a CT image: no DICOM, an empty folder, a truncated file."""
+
+
+class UnfitSeries(Refused):
+    """CT images, but not a series that this model may measure."""
+
+
+class UnfitGeometry(Refused):
+    """The slices do not lie on one regular grid in patient space."""
+
+
+class Undecodable(Refused):
+    """The pixel data of an instance cannot be decoded."""
+
+
+class Exhausted(Exception):
+    """Memory of the host or of the accelerator ran out while the series was analysed."""
