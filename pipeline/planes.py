@@ -1,0 +1,319 @@
+"""CT image planes: one frame of one file, where it lies, and how its stored values become Hounsfield units."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.datadict import dictionary_description, tag_for_keyword
+from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import iter_pixels
+from pydicom.tag import BaseTag
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    UID,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    LegacyConvertedEnhancedCTImageStorage,
+    RLELossless,
+)
+
+from pipeline.errors import NotImageData, Undecodable, UnfitGeometry, UnfitSeries
+
+AIR_HU = -1024.0
+"""Padding, and whatever a scanner writes below air, is raised to this."""
+
+MULTI_FRAME_SOP_CLASSES = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+SOP_CLASSES = (CTImageStorage, *MULTI_FRAME_SOP_CLASSES)
+
+# JPEG Baseline and Extended are not here: CT is never 8-bit, and none of the installed decoders reads 12-bit samples.
+_SYNTAXES_OF_CT = (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    DeflatedExplicitVRLittleEndian,
+    JPEGLSLossless,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLossless,
+    RLELossless,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEGLSNearLossless,
+    JPEG2000,
+    HTJ2K,
+)
+DECODABLE_TRANSFER_SYNTAXES: tuple[str, ...] = tuple(uid for uid in _SYNTAXES_OF_CT if get_decoder(uid).is_available)
+"""UIDs of the transfer syntaxes whose CT pixel data the decoders installed here read; the listener negotiates these."""
+
+_UNFIT_IMAGE_TYPES = {
+    "LOCALIZER": "a localizer",
+    "MPR": "a multi-planar reformat",
+    "REFORMATTED": "a multi-planar reformat",
+    "MIP": "a maximum intensity projection",
+    "MAX_IP": "a maximum intensity projection",
+    "MINIP": "a minimum intensity projection",
+    "MIN_IP": "a minimum intensity projection",
+    "SCREEN SAVE": "a screen capture",
+    "DOSE_INFO": "a dose page",
+}
+_NOT_HOUNSFIELD = {"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"}
+"""Rescale Types (PS3.3 C.11.1.1.2) whose values are certainly not CT numbers."""
+
+_LONGEST_SIDE = 4096
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+
+# What pydicom and its decoders raise on damaged input; each was met with truncated or altered files.
+_DAMAGE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+)
+_READING_ERRORS = (*_DAMAGE, EOFError, struct.error, MemoryError)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One image plane of a CT series, as its file describes it (PS3.3 C.7.6.2, C.8.2.1; functional groups C.7.6.16.2).
+
+    frame: index in the file, from 0. orientation: unit row then column cosines, orthogonal. position: centre of the
+    first voxel, mm. spacing_mm: between rows, between columns. HU = slope * stored + intercept; stored values within
+    padding (both ends included) are no image.
+    """
+
+    path: Path
+    frame: int
+    name: str
+    rows: int
+    columns: int
+    orientation: tuple[float, ...]
+    position: tuple[float, ...]
+    spacing_mm: tuple[float, ...]
+    slope: float
+    intercept: float
+    padding: tuple[int, int] | None
+
+
+def read_instance(path: Path) -> tuple[Dataset, tuple[Plane, ...]]:
+    """Read a CT file: its attributes without the pixel data, and its planes in the order of the file.
+
+    Raises a kind of `Refused` that names the file and what is wrong: no DICOM, truncated, no CT, a transfer syntax or
+    an image type that is not read, an attribute that is missing or makes no sense.
+    """
+    instance = _read(path)
+    _check_class(instance, path.name)
+    _check_pixel_data(instance, path.name)
+    del instance["PixelData"]  # the planes decode from the file: a series of 2,000 slices must not lie in memory twice
+    planes = tuple(
+        _plane(header, instance, path, frame) for frame, header in enumerate(_frame_headers(instance, path.name))
+    )
+    return instance, planes
+
+
+def decode(planes: Iterable[Plane]) -> Iterator[NDArray[np.float64]]:
+    """Decode planes of ONE file into HU, in the order given: arrays of shape (row, column).
+
+    Raises `Undecodable` naming the file.
+    """
+    planes = list(planes)
+    path = planes[0].path
+    try:
+        for plane, stored in zip(planes, iter_pixels(path, indices=[plane.frame for plane in planes]), strict=True):
+            yield _to_hounsfield(stored, plane)
+    except (*_READING_ERRORS, OSError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise Undecodable(f"{path.name}: the pixel data cannot be decoded ({reason[0]})") from error
+
+
+def required_uid(instance: Dataset, keyword: str, name: str) -> str:
+    """The UID of a type 1 attribute; raises `UnfitSeries` naming file and attribute where it is missing or no UID."""
+    value = instance.get(keyword)
+    if not value:
+        raise UnfitSeries(f"{name}: {describe_attribute(keyword)} is missing")
+    if not isinstance(value, str) or len(value) > 64 or set(value) - set("0123456789."):
+        raise UnfitSeries(f"{name}: {describe_attribute(keyword)} is not a UID")
+    return value
+
+
+def describe_attribute(keyword: str) -> str:
+    """Name and tag of an attribute: "Pixel Spacing (0028,0030)"."""
+    tag = BaseTag(tag_for_keyword(keyword) or 0)
+    return f"{dictionary_description(tag)} ({tag.group:04X},{tag.element:04X})"
+
+
+def _read(path: Path) -> Dataset:
+    try:
+        return pydicom.dcmread(path)
+    except InvalidDicomError as error:
+        raise NotImageData(f"{path.name}: not a DICOM file") from error
+    except OSError as error:
+        raise NotImageData(f"{path.name}: cannot be read ({error.strerror or error})") from error
+    except _READING_ERRORS as error:
+        raise NotImageData(f"{path.name}: a damaged or truncated DICOM file") from error
+
+
+def _check_class(instance: Dataset, name: str) -> None:
+    sop_class = UID(required_uid(instance, "SOPClassUID", name))
+    if sop_class not in SOP_CLASSES:
+        raise NotImageData(f"{name}: {sop_class.name} is not a CT image")
+    syntax = instance.file_meta.get("TransferSyntaxUID")
+    if not syntax:
+        raise NotImageData(f"{name}: {describe_attribute('TransferSyntaxUID')} is missing")
+    if syntax not in DECODABLE_TRANSFER_SYNTAXES:
+        raise Undecodable(f"{name}: no decoder for the transfer syntax {UID(syntax).name}")
+    for value in _values(instance.get("ImageType")):
+        if str(value) in _UNFIT_IMAGE_TYPES:
+            raise UnfitSeries(f"{name}: Image Type {value}: {_UNFIT_IMAGE_TYPES[str(value)]}, not a CT volume")
+
+
+def _check_pixel_data(instance: Dataset, name: str) -> None:
+    for keyword in ("Rows", "Columns", "BitsAllocated", "BitsStored"):
+        number = _whole(instance, keyword, name)
+        if number < 1 or number > _LONGEST_SIDE:
+            raise UnfitSeries(f"{name}: {describe_attribute(keyword)} of {number}: 1 to {_LONGEST_SIDE} is possible")
+    _whole(instance, "PixelRepresentation", name)
+    if instance.get("SamplesPerPixel") != 1:
+        raise UnfitSeries(f"{name}: a colour image, not CT numbers")
+    element = instance.get_item("PixelData")
+    if element is None or not element.value:
+        raise NotImageData(f"{name}: no pixel data: a truncated file or not an image")
+    frames = int(instance.get("NumberOfFrames") or 1)
+    needed = instance.Rows * instance.Columns * instance.BitsAllocated // 8 * frames
+    # Of compressed pixel data the reader has found the end, or it would not be here; decoding shows the rest.
+    if not instance.file_meta.TransferSyntaxUID.is_compressed and len(element.value) < needed:
+        raise NotImageData(f"{name}: truncated: {len(element.value)} bytes of pixel data where {needed} are needed")
+
+
+def _frame_headers(instance: Dataset, name: str) -> Iterator[Dataset]:
+    """For each frame the attributes that place and scale it, from the image itself or from its functional groups."""
+    if instance.SOPClassUID == CTImageStorage:
+        yield instance
+        return
+    per_frame = instance.get("PerFrameFunctionalGroupsSequence") or []
+    if len(per_frame) != int(instance.get("NumberOfFrames") or 0) or not per_frame:
+        raise UnfitSeries(
+            f"{name}: {describe_attribute('PerFrameFunctionalGroupsSequence')} does not describe each frame"
+        )
+    shared = instance.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    for groups in per_frame:
+        header = Dataset()
+        for macro in (
+            "PlanePositionSequence",
+            "PlaneOrientationSequence",
+            "PixelMeasuresSequence",
+            "PixelValueTransformationSequence",
+        ):
+            items = groups.get(macro) or shared[0].get(macro)
+            header.update(items[0] if items else {})
+        yield header
+
+
+def _plane(header: Dataset, instance: Dataset, path: Path, frame: int) -> Plane:
+    name = path.name if instance.SOPClassUID == CTImageStorage else f"{path.name} frame {frame + 1}"
+    spacing_mm = _numbers(header, "PixelSpacing", 2, name)
+    if min(spacing_mm) <= 0:
+        raise UnfitGeometry(f"{name}: {describe_attribute('PixelSpacing')} of {spacing_mm} mm")
+    (slope,), (intercept,) = (_numbers(header, keyword, 1, name) for keyword in ("RescaleSlope", "RescaleIntercept"))
+    if slope == 0 or header.get("RescaleType") in _NOT_HOUNSFIELD:
+        raise UnfitSeries(f"{name}: the stored values are not CT numbers (slope {slope}, {header.get('RescaleType')})")
+    return Plane(
+        path=path,
+        frame=frame,
+        name=name,
+        rows=instance.Rows,
+        columns=instance.Columns,
+        orientation=_orientation(header, name),
+        position=_numbers(header, "ImagePositionPatient", 3, name),
+        spacing_mm=spacing_mm,
+        slope=slope,
+        intercept=intercept,
+        padding=_padding(instance),
+    )
+
+
+def _orientation(header: Dataset, name: str) -> tuple[float, ...]:
+    """Row and column cosines, made exactly orthonormal; files round them to a few decimals."""
+    cosines = np.array(_numbers(header, "ImageOrientationPatient", 6, name))
+    row, column = cosines[:3], cosines[3:]
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if max(abs(length - 1) for length in lengths) > 1e-3 or abs(row @ column) > 2e-4:
+        raise UnfitGeometry(
+            f"{name}: {describe_attribute('ImageOrientationPatient')} is not two orthogonal unit vectors"
+        )
+    row = row / lengths[0]
+    column = column - (column @ row) * row
+    column = column / np.linalg.norm(column)
+    return tuple(float(value) for value in (*row, *column))
+
+
+def _padding(instance: Dataset) -> tuple[int, int] | None:
+    """Stored values that are padding (PS3.3 C.7.5.1.1.2). Writers give signed padding as unsigned and the reverse."""
+    value = instance.get("PixelPaddingValue")
+    if not isinstance(value, int):
+        return None
+    limit = instance.get("PixelPaddingRangeLimit")
+    ends = [end & 0xFFFF for end in (value, limit if isinstance(limit, int) else value)]
+    if instance.PixelRepresentation == 1:
+        ends = [end - 0x10000 if end >= 0x8000 else end for end in ends]
+    return min(ends), max(ends)
+
+
+def _to_hounsfield(stored: NDArray[np.integer[Any]], plane: Plane) -> NDArray[np.float64]:
+    if stored.shape != (plane.rows, plane.columns):
+        raise ValueError(f"{stored.shape} voxels where {(plane.rows, plane.columns)} are declared")
+    # float64: whole slopes and intercepts give exact whole numbers, whatever the stored type.
+    hounsfield = stored.astype(np.float64) * plane.slope + plane.intercept
+    if plane.padding is not None:
+        low, high = plane.padding
+        hounsfield[(stored >= low) & (stored <= high)] = AIR_HU
+    return np.maximum(hounsfield, AIR_HU, out=hounsfield)
+
+
+def _whole(instance: Dataset, keyword: str, name: str) -> int:
+    value = instance.get(keyword)
+    if not isinstance(value, int):
+        raise UnfitSeries(f"{name}: {describe_attribute(keyword)} is missing")
+    return value
+
+
+def _numbers(header: Dataset, keyword: str, count: int, name: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(value) for value in _values(header.get(keyword)))
+    except (TypeError, ValueError) as error:
+        raise UnfitGeometry(f"{name}: {describe_attribute(keyword)} is not a number") from error
+    if not numbers:
+        raise UnfitGeometry(f"{name}: {describe_attribute(keyword)} is missing")
+    if len(numbers) != count or not all(math.isfinite(number) for number in numbers):
+        raise UnfitGeometry(f"{name}: {describe_attribute(keyword)} is not {count} finite numbers")
+    return numbers
+
+
+def _values(value: Any) -> Iterable[Any]:
+    if isinstance(value, MultiValue):
+        return value
+    return [] if value is None or value == "" else [value]
