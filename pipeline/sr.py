@@ -1,0 +1,192 @@
+"""The measurement as a DICOM Structured Report: Comprehensive 3D SR, TID 1500 Measurement Report (PS3.16)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import highdicom as hd
+from highdicom.sr import (
+    AlgorithmIdentification,
+    CodeContentItem,
+    ContainerContentItem,
+    ContentItem,
+    ContentSequence,
+    RelationshipTypeValues,
+    TextContentItem,
+)
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from models.card import Card
+from pipeline import VERSION, provenance
+from pipeline.measure import Flag, Measurement
+from pipeline.series import Series
+
+TITLES = {
+    "126000": Code("126000", "DCM", "Imaging Measurement Report"),
+    "126001": Code("126001", "DCM", "Oncology Measurement Report"),
+    "126002": Code("126002", "DCM", "Dynamic Contrast MR Measurement Report"),
+    "126003": Code("126003", "DCM", "PET Measurement Report"),
+}
+"""Document titles by code value (CID 7021). Viewers that draw coordinates only show 126000 as an empty image."""
+
+_VOLUME = Code("118565006", "SCT", "Volume")
+_ATTENUATION = Code("112031", "DCM", "Attenuation Coefficient")
+_NOT_DETECTED = Code("260415000", "SCT", "Not detected")
+_MILLILITRE = Code("mL", "UCUM", "milliliter")
+_HOUNSFIELD = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
+_QUALITATIVE = Code("C0034375", "UMLS", "Qualitative Evaluations")
+_ENGLISH = Code("en-US", "RFC5646", "English (United States)")
+_CONTAINS = RelationshipTypeValues.CONTAINS
+
+_QUALITY = {Flag.TOUCHES_BORDER: Code("130576", "DCM", "Anatomy coverage incomplete")}
+_SENTENCES = {
+    Flag.NOTHING_FOUND: (
+        "No pancreas was found in this series, so no volume is reported and no segmentation was made. The organ may "
+        "lie outside of the scanned range, may have been removed, or the model may have missed it."
+    ),
+    Flag.TOUCHES_BORDER: "The pancreas reaches the border of the scanned volume: the volume is a lower bound.",
+}
+
+
+def to_sr(
+    series: Series,
+    measurement: Measurement,
+    card: Card,
+    at: datetime,
+    *,
+    seg: Dataset | None,
+    title: str = "126001",
+) -> Dataset:
+    """The measurement as an unverified report; the same arguments give the same bytes and the same UIDs.
+
+    at: start of the analysis, time zone aware; gives Content Date and Time.
+    seg: the segmentation that was measured; None where nothing was found, which the report then says with its reason
+        instead of a volume.
+    title: code value of a document title of CID 7021, a key of TITLES.
+    Raises ValueError for another title, and where there is a SEG of nothing or no SEG of something.
+    """
+    if title not in TITLES:
+        raise ValueError(f"report title {title!r} is none of {', '.join(TITLES)} (CID 7021)")
+    if (seg is None) != (Flag.NOTHING_FOUND in measurement.flags):
+        raise ValueError("a report needs the SEG of what was found, and no SEG where nothing was found")
+    local = provenance.local_time(series, at)
+    evidence = [provenance.stand_in(instance) for instance in series.instances]
+    result = hd.sr.Comprehensive3DSR(
+        evidence=[*evidence, *([seg] if seg else [])],
+        content=_report(series, measurement, card, seg, TITLES[title]),
+        series_instance_uid=provenance.result_uid(series, card, f"sr-series {title}"),
+        series_number=provenance.series_number(series, 2),
+        sop_instance_uid=provenance.result_uid(series, card, f"sr {title}"),
+        instance_number=1,
+        is_complete=True,
+        is_verified=False,
+        series_description=f"Pancreas {provenance.volume_words(measurement)} (AI report, unverified)",
+        content_date=local.date(),
+        content_time=local.time(),
+        series_date=local.date(),
+        series_time=local.time(),
+        **provenance.equipment(card),
+    )
+    provenance.complete(result, series, card, at)
+    return result
+
+
+def _report(series: Series, measurement: Measurement, card: Card, seg: Dataset | None, title: Code) -> Dataset:
+    report = ContainerContentItem(name=title, template_id="1500")
+    report.ContentSequence = ContentSequence()
+    report.ContentSequence.extend(hd.sr.LanguageOfContentItemAndDescendants(_ENGLISH))
+    report.ContentSequence.extend(_observer(card))
+    report.ContentSequence.append(
+        CodeContentItem(
+            name=codes.DCM.ProcedureReported,
+            value=Code("25045-6", "LN", "CT unspecified body region"),
+            relationship_type=RelationshipTypeValues.HAS_CONCEPT_MOD,
+        )
+    )
+    if seg is not None:
+        group = _measurement_group(series, measurement, card, seg)
+        report.ContentSequence.append(_container(codes.DCM.ImagingMeasurements, group))
+    report.ContentSequence.append(_container(_QUALITATIVE, _evaluations(measurement, card)))
+    return report
+
+
+def _container(name: Code, items: Sequence[ContentItem]) -> ContainerContentItem:
+    container = ContainerContentItem(name=name, relationship_type=_CONTAINS)
+    container.ContentSequence = ContentSequence(items)
+    return container
+
+
+def _observer(card: Card) -> hd.sr.ObservationContext:
+    """The device that observed: this product with this model (TID 1004)."""
+    attributes = hd.sr.DeviceObserverIdentifyingAttributes(
+        uid=provenance.device_uid(card),
+        name=provenance.PRODUCT,
+        manufacturer_name=provenance.MANUFACTURER,
+        model_name=provenance.plain(f"{card.name} {card.version}"),
+        serial_number=provenance.plain(card.sha256),
+    )
+    observer = hd.sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=attributes)
+    return hd.sr.ObservationContext(observer_device_context=observer)
+
+
+def _measurement_group(series: Series, measurement: Measurement, card: Card, seg: Dataset) -> Sequence[ContentItem]:
+    """The volume of the segment, and what limits it (TID 1411)."""
+    tracking_id, tracking_uid = provenance.tracking(series, card)
+    # ReferencedSegment.from_segmentation fails on a segmentation of one segment (highdicom 0.28).
+    segment = hd.sr.ReferencedSegment(
+        sop_class_uid=seg.SOPClassUID,
+        sop_instance_uid=seg.SOPInstanceUID,
+        segment_number=1,
+        source_series=hd.sr.SourceSeriesForSegmentation(series.series_instance_uid),
+    )
+    return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=tracking_uid, identifier=tracking_id),
+        referenced_segment=segment,
+        finding_type=provenance.PANCREAS,
+        finding_sites=[hd.sr.FindingSite(provenance.PANCREAS)],
+        measurements=_measurements(measurement, card),
+        qualitative_evaluations=[
+            hd.sr.QualitativeEvaluation(codes.DCM.QualityFinding, _QUALITY[flag])
+            for flag in measurement.flags
+            if flag in _QUALITY
+        ],
+    )
+
+
+def _measurements(measurement: Measurement, card: Card) -> list[hd.sr.Measurement]:
+    algorithm = AlgorithmIdentification(
+        name=provenance.plain(card.name),
+        version=provenance.plain(card.version),
+        parameters=[f"weights SHA-256 {provenance.plain(card.sha256)}", f"{provenance.PRODUCT} {VERSION}"],
+    )
+    volume = hd.sr.Measurement(
+        name=_VOLUME,
+        value=round(measurement.volume_ml, 3),
+        unit=_MILLILITRE,
+        method=codes.DCM.SumOfSegmentedVoxelMethodForVolume,
+        algorithm_id=algorithm,
+    )
+    if measurement.mean_hu is None:
+        return [volume]
+    attenuation = hd.sr.Measurement(
+        name=_ATTENUATION,
+        value=round(measurement.mean_hu, 1),
+        unit=_HOUNSFIELD,
+        derivation=codes.SCT.Mean,
+        algorithm_id=algorithm,
+    )
+    return [volume, attenuation]
+
+
+def _evaluations(measurement: Measurement, card: Card) -> list[ContentItem]:
+    """What is said of the whole series in words, so that a viewer that shows no measurement groups shows it too."""
+    finding = f"Pancreas {provenance.volume_words(measurement)}, measured automatically, not verified."
+    comments = [finding, *(_SENTENCES.get(flag, str(flag)) for flag in measurement.flags)]
+    comments.append(provenance.plain(f"{card.name} {card.version}: {card.statement}", 1024))
+    texts = [TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=_CONTAINS) for text in comments]
+    if Flag.NOTHING_FOUND not in measurement.flags:
+        return texts
+    return [CodeContentItem(name=provenance.PANCREAS, value=_NOT_DETECTED, relationship_type=_CONTAINS), *texts]
