@@ -7,7 +7,6 @@ from datetime import datetime
 
 import highdicom as hd
 import numpy as np
-from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds
@@ -25,7 +24,7 @@ _COLOUR = hd.color.CIELabColor.from_string("goldenrod")
 def to_seg(
     series: Series, segmentation: Segmentation, card: Card, at: datetime, *, measurement: Measurement | None = None
 ) -> Dataset:
-    """The segmentation as a SEG: BINARY, Explicit VR Little Endian, one segment, empty frames left out.
+    """The segmentation as a SEG: BINARY, Explicit VR Little Endian, one segment, no frames above and below it.
 
     Each frame names the source image it lies on (PS3.3 C.7.6.16.2.6); frames are in the order of position, not of
     slices. The same arguments give the same bytes and the same UIDs.
@@ -40,11 +39,16 @@ def to_seg(
         raise ValueError("an empty mask makes no Segmentation object")
     if not segmentation.geometry.geometry_equal(series.geometry, tol=1e-3):
         raise ValueError("the mask does not lie on the grid of the series")
+    # Between the first and the last slice an empty one keeps its frame: of frames that are not evenly apart GDCM, and
+    # SimpleITK with it, loses the spacing.
+    filled = np.flatnonzero(segmentation.mask.any(axis=(1, 2)))
+    span = slice(filled[0], filled[-1] + 1)
     local = provenance.local_time(series, at)
     words = f" {provenance.volume_words(measurement)}" if measurement else ""
     result = hd.seg.Segmentation(
         source_images=_sources(series),
-        pixel_array=_in_order_of_source(series, segmentation),
+        pixel_array=segmentation.mask[span],
+        plane_positions=[hd.PlanePositionSequence("PATIENT", plane.position) for plane in series.planes[span]],
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[_describe(series, card)],
         series_instance_uid=provenance.result_uid(series, card, "seg-series"),
@@ -56,7 +60,7 @@ def to_seg(
         content_description=f"Pancreas{words}, automatic, unverified",
         content_creator_name=f"{provenance.PRODUCT}^AI",
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        omit_empty_frames=True,
+        omit_empty_frames=False,
         content_date=local.date(),
         content_time=local.time(),
         series_date=local.date(),
@@ -94,13 +98,6 @@ def _derive_dimension_uid(result: Dataset, uid: str) -> None:
     """Replace the random Dimension Organization UID that highdicom draws."""
     for item in (*result.DimensionIndexSequence, *result.DimensionOrganizationSequence):
         item.DimensionOrganizationUID = uid
-
-
-def _in_order_of_source(series: Series, segmentation: Segmentation) -> NDArray[np.bool_]:
-    """The mask with its slices in the order in which the source holds its frames."""
-    if len(series.instances) > 1:
-        return segmentation.mask  # instances[k] is slice k
-    return segmentation.mask[np.argsort([plane.frame for plane in series.planes])]
 
 
 def _sources(series: Series) -> list[Dataset]:

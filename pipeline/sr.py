@@ -42,13 +42,6 @@ _ENGLISH = Code("en-US", "RFC5646", "English (United States)")
 _CONTAINS = RelationshipTypeValues.CONTAINS
 
 _QUALITY = {Flag.TOUCHES_BORDER: Code("130576", "DCM", "Anatomy coverage incomplete")}
-_SENTENCES = {
-    Flag.NOTHING_FOUND: (
-        "No pancreas was found in this series, so no volume is reported and no segmentation was made. The organ may "
-        "lie outside of the scanned range, may have been removed, or the model may have missed it."
-    ),
-    Flag.TOUCHES_BORDER: "The pancreas reaches the border of the scanned volume: the volume is a lower bound.",
-}
 
 
 def to_sr(
@@ -184,7 +177,7 @@ def _measurements(measurement: Measurement, card: Card) -> list[hd.sr.Measuremen
 def _evaluations(measurement: Measurement, card: Card) -> list[ContentItem]:
     """What is said of the whole series in words, so that a viewer that shows no measurement groups shows it too."""
     finding = f"Pancreas {provenance.volume_words(measurement)}, measured automatically, not verified."
-    comments = [finding, *(_SENTENCES.get(flag, str(flag)) for flag in measurement.flags)]
+    comments = [finding, *(flag.meaning for flag in measurement.flags)]
     comments.append(provenance.plain(f"{card.name} {card.version}: {card.statement}", 1024))
     texts = [TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=_CONTAINS) for text in comments]
     if Flag.NOTHING_FOUND not in measurement.flags:
