@@ -1,0 +1,118 @@
+"""The story: one series in, findings out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from highdicom import VolumeGeometry
+from pydicom import Dataset
+
+from models.bundle import Model
+from models.card import Card
+from pipeline import VERSION
+from pipeline.errors import Exhausted, UnfitSeries
+from pipeline.infer import InferenceOptions, predict
+from pipeline.measure import Measurement, measure
+from pipeline.postprocess import to_segmentation
+from pipeline.preprocess import to_tensor
+from pipeline.seg import to_seg
+from pipeline.series import Series, read_volume
+from pipeline.sr import to_sr
+from pipeline.volume import Segmentation, Volume
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to analyse.
+
+    at: start of the analysis, with a time zone; the results' Content Date and Time. device, batch_size, progress: as in
+    `InferenceOptions`. report_title: code value of the SR's document title, of CID 7021.
+    """
+
+    at: datetime
+    device: str = "cpu"
+    batch_size: int = 1
+    report_title: str = "126001"
+    progress: Callable[[float], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.at.tzinfo is None:
+            raise ValueError("the time of an analysis needs a time zone")
+        if self.batch_size < 1:
+            raise ValueError("batch_size must be 1 or more")
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """All that one analysis found. seg is None where the structure was not found; sr then gives the reason."""
+
+    volume: Volume
+    segmentation: Segmentation
+    measurement: Measurement
+    seg: Dataset | None
+    sr: Dataset
+    card: Card
+
+
+def analyse(series: Series, model: Model, options: Options) -> Findings:
+    """Measure the model's target in a series and write it down as DICOM SEG and SR.
+
+    Raises a kind of `Refused` where the series is not fit for the model, `Exhausted` where memory runs out. The same
+    arguments give the same findings, to the UIDs and the bytes of the results.
+    """
+    check_fit(series.geometry.spatial_shape[0], model.card)
+    volume = read_volume(series)
+    segmentation, measurement = segment(volume, model, options)
+    found = measurement.voxel_count > 0
+    seg = to_seg(series, segmentation, model.card, options.at, measurement=measurement) if found else None
+    sr = to_sr(series, measurement, model.card, options.at, seg=seg, title=options.report_title)
+    return Findings(volume, segmentation, measurement, seg, sr, model.card)
+
+
+def segment(volume: Volume, model: Model, options: Options) -> tuple[Segmentation, Measurement]:
+    """Segment and measure a volume from anywhere, DICOM or not; raises as `analyse` does."""
+    check_fit(volume.geometry.spatial_shape[0], model.card)
+    try:
+        tensor = to_tensor(volume, model.card)
+        inference = InferenceOptions(options.device, options.batch_size, options.progress)
+        probabilities = predict(tensor, model, inference)
+        segmentation = to_segmentation(probabilities, model.card, volume.geometry)
+    except MemoryError as error:
+        raise Exhausted(f"out of memory on the host with {volume.hounsfield.shape} voxels") from error
+    return segmentation, measure(segmentation, volume)
+
+
+def check_fit(slices: int, card: Card) -> None:
+    """Raise `UnfitSeries` where a series has too few slices for the model."""
+    if slices < card.minimum_slices:
+        raise UnfitSeries(f"too few slices: {slices} where {card.name} needs {card.minimum_slices} or more")
+
+
+def describe(
+    measurement: Measurement,
+    card: Card,
+    *,
+    geometry: VolumeGeometry,
+    seg: Dataset | None = None,
+    sr: Dataset | None = None,
+) -> dict[str, Any]:
+    """What was found, by what and where, in JSON's types; holds nothing that identifies a patient."""
+    return {
+        "structure": card.labels[card.target],
+        "found": measurement.voxel_count > 0,
+        "volume_ml": round(measurement.volume_ml, 3) if measurement.voxel_count else None,
+        "voxel_count": measurement.voxel_count,
+        "voxel_volume_mm3": measurement.voxel_volume_mm3,
+        "confidence": round(measurement.confidence, 4),
+        "mean_hu": None if measurement.mean_hu is None else round(measurement.mean_hu, 2),
+        "flags": [str(flag) for flag in measurement.flags],
+        "slices_rows_columns": [int(size) for size in geometry.spatial_shape],
+        "spacing_mm": [round(float(step), 6) for step in geometry.spacing],
+        "model": {"name": card.name, "version": card.version, "sha256": card.sha256, "statement": card.statement},
+        "pipeline_version": VERSION,
+        "seg_sop_instance_uid": str(seg.SOPInstanceUID) if seg else None,
+        "sr_sop_instance_uid": str(sr.SOPInstanceUID) if sr else None,
+    }

@@ -1,0 +1,58 @@
+"""NIfTI files in and out, for whoever has no DICOM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from highdicom import VolumeGeometry
+
+from pipeline.errors import NotImageData, UnfitGeometry
+from pipeline.volume import Segmentation, Volume
+
+
+def read_nifti(path: Path) -> Volume:
+    """Read a NIfTI CT in HU; its axes k, j, i become slice, row, column, its world axes RAS the LPS of DICOM.
+
+    Raises `NotImageData` where the file cannot be read or is not one volume of numbers, `UnfitGeometry` where its
+    voxels do not lie on a rectangular grid.
+    """
+    try:
+        image = sitk.ReadImage(str(path), imageIO="NiftiImageIO")
+    except RuntimeError as error:
+        if "orthonormal" in str(error):
+            raise UnfitGeometry(f"{path.name}: the axes of the image are not at right angles") from error
+        raise NotImageData(f"{path.name}: not a NIfTI image that can be read") from error
+    size = image.GetSize()
+    if image.GetNumberOfComponentsPerPixel() != 1 or len(size) not in (3, 4) or (len(size) == 4 and size[3] != 1):
+        raise NotImageData(f"{path.name}: not one volume of numbers: size {size}")
+    if len(size) == 4:
+        image = image[:, :, :, 0]
+    voxels = sitk.GetArrayFromImage(image)
+    whole = np.issubdtype(voxels.dtype, np.integer) and voxels.min() >= -32768 and voxels.max() <= 32767
+    hounsfield = voxels.astype(np.int16 if whole else np.float32)
+    if not np.isfinite(hounsfield).all():
+        raise NotImageData(f"{path.name}: some voxels are not finite numbers")
+    return Volume(hounsfield, _geometry(image))
+
+
+def write_nifti(segmentation: Segmentation, path: Path) -> None:
+    """Write a mask as 0 and 1, uint8, with the geometry of its grid; the name's ending decides on compression."""
+    geometry = segmentation.geometry
+    image = sitk.GetImageFromArray(segmentation.mask.astype(np.uint8))
+    image.SetOrigin(geometry.position)
+    image.SetSpacing(tuple(reversed(geometry.spacing)))
+    image.SetDirection(tuple(float(cosine) for cosine in geometry.direction[:, ::-1].ravel()))
+    sitk.WriteImage(image, str(path), useCompression=True)
+
+
+def _geometry(image: sitk.Image) -> VolumeGeometry:
+    """The grid of a SimpleITK image, whose axes are column, row, slice and whose world is LPS already."""
+    return VolumeGeometry.from_components(
+        tuple(reversed(image.GetSize())),
+        spacing=tuple(reversed(image.GetSpacing())),
+        position=image.GetOrigin(),
+        direction=np.reshape(image.GetDirection(), (3, 3))[:, ::-1],
+        coordinate_system="PATIENT",
+    )

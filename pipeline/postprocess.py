@@ -1,0 +1,84 @@
+"""Probabilities on the model's grid -> Segmentation on the grid of the source."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import SimpleITK as sitk
+from highdicom import VolumeGeometry
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.card import Card
+from pipeline.preprocess import model_grid, resample
+from pipeline.volume import Segmentation
+
+Box = tuple[slice, slice, slice]
+
+
+def to_segmentation(probabilities: Tensor, card: Card, source_geometry: VolumeGeometry) -> Segmentation:
+    """The card's target where it is the most probable label, on the source grid, its largest connected component only.
+
+    probabilities: shape (label, slice, row, column) on `model_grid(source_geometry, card)`, summing to 1 over the
+    labels. They are interpolated to the source's voxels before they are compared, which keeps the surface smooth.
+    """
+    scores = probabilities.numpy()
+    grid = model_grid(source_geometry, card)
+    mask = np.zeros(source_geometry.spatial_shape, np.bool_)
+    near = _box_of_candidates(scores[card.target], len(card.labels))
+    if near is None:
+        return Segmentation(mask, source_geometry, 0.0)
+    box = _covering_box(grid[near], source_geometry)
+    target, is_target = _compare(scores[(slice(None), *near)], grid[near], source_geometry[box], card.target)
+    largest = _largest_component(is_target)
+    mask[box] = largest
+    confidence = float(target[largest].mean()) if largest.any() else 0.0
+    return Segmentation(mask, source_geometry, confidence)
+
+
+def _box_of_candidates(target: NDArray[np.float32], labels: int) -> Box | None:
+    """The box outside of which the target cannot win.
+
+    To be the most probable of n labels it needs at least 1/n, and interpolation never exceeds the largest of its
+    corners: one voxel around those that reach 1/n is enough. Only within the box are all labels interpolated, which
+    bounds memory.
+    """
+    reaches = target >= 1 / labels
+    sides = [np.flatnonzero(reaches.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    if not len(sides[0]):
+        return None
+    bounds = ((max(0, int(side[0]) - 1), int(side[-1]) + 2) for side in sides)
+    low, middle, high = (slice(start, stop) for start, stop in bounds)
+    return low, middle, high
+
+
+def _covering_box(geometry: VolumeGeometry, source: VolumeGeometry) -> Box:
+    """The smallest box of source voxels that holds every centre within the faces of `geometry`."""
+    faces = [(-0.5, size - 0.5) for size in geometry.spatial_shape]
+    corners = geometry.map_indices_to_reference(np.array(list(itertools.product(*faces))))
+    indices = source.map_reference_to_indices(corners)
+    starts = np.clip(np.floor(indices.min(axis=0)), 0, np.array(source.spatial_shape) - 1).astype(int)
+    stops = np.clip(np.ceil(indices.max(axis=0)) + 1, starts + 1, source.spatial_shape).astype(int)
+    low, middle, high = (slice(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True))
+    return low, middle, high
+
+
+def _compare(
+    scores: NDArray[np.float32], grid: VolumeGeometry, source: VolumeGeometry, target: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Probability of the target on `source`, and where it beats every other label; one label in memory at a time."""
+    probability = resample(scores[target], grid, source, outside=0.0)
+    wins = probability > 0
+    for label in range(len(scores)):
+        if label != target:
+            wins &= probability > resample(scores[label], grid, source, outside=0.0)
+    return probability, wins
+
+
+def _largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    if not mask.any():
+        return mask
+    components = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True)
+    largest_first = sitk.RelabelComponent(components, sortByObjectSize=True)
+    return sitk.GetArrayFromImage(largest_first) == 1
