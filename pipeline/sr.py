@@ -42,6 +42,13 @@ _ENGLISH = Code("en-US", "RFC5646", "English (United States)")
 _CONTAINS = RelationshipTypeValues.CONTAINS
 
 _QUALITY = {Flag.TOUCHES_BORDER: Code("130576", "DCM", "Anatomy coverage incomplete")}
+_MEANINGS = {
+    Flag.NOTHING_FOUND: (
+        "The model found no pancreas in this series, so no volume is reported and no segmentation was made; that is no "
+        "measurement of 0 mL. The organ may lie outside of the scanned range, may have been removed, or was missed."
+    ),
+    Flag.TOUCHES_BORDER: "The pancreas reaches the edge of the images: the volume is a lower bound.",
+}
 
 
 def to_sr(
@@ -177,7 +184,7 @@ def _measurements(measurement: Measurement, card: Card) -> list[hd.sr.Measuremen
 def _evaluations(measurement: Measurement, card: Card) -> list[ContentItem]:
     """What is said of the whole series in words, so that a viewer that shows no measurement groups shows it too."""
     finding = f"Pancreas {provenance.volume_words(measurement)}, measured automatically, not verified."
-    comments = [finding, *(flag.meaning for flag in measurement.flags)]
+    comments = [finding, *(_MEANINGS[flag] for flag in measurement.flags)]
     comments.append(provenance.plain(f"{card.name} {card.version}: {card.statement}", 1024))
     texts = [TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=_CONTAINS) for text in comments]
     if Flag.NOTHING_FOUND not in measurement.flags:

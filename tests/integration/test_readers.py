@@ -1,0 +1,162 @@
+"""What others read of the results: validators find no error, readers find the same voxels and the same volume."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pytest
+import SimpleITK
+from numpy.typing import NDArray
+
+from pipeline.measure import Flag
+from pipeline.seg import to_seg
+from pipeline.series import Series
+from pipeline.sr import to_sr
+from pipeline.volume import Segmentation
+from tests import phantom
+from tests.external import find_program, run_program
+from tests.fakes import CARD
+from tests.results import AT, describe, mark, nothing, scan_enhanced, scan_phantom
+
+ORIENTATIONS = {
+    "axial": phantom.AXIAL,
+    "prone": phantom.PRONE,
+    "negated-column": phantom.NEGATED_COLUMN,
+    "oblique": phantom.OBLIQUE,
+    "sagittal": phantom.SAGITTAL,
+}
+
+
+@dataclass(frozen=True)
+class Written:
+    """A finding and the files of its results."""
+
+    series: Series
+    segmentation: Segmentation
+    seg: Path
+    sr: Path
+
+    @property
+    def volume_ml(self) -> float:
+        return describe(self.segmentation).volume_ml
+
+
+def write(series: Series, folder: Path, *flags: Flag) -> Written:
+    segmentation = mark(series)
+    measurement = describe(segmentation, *flags)
+    seg = to_seg(series, segmentation, CARD, AT, measurement=measurement)
+    sr = to_sr(series, measurement, CARD, AT, seg=seg)
+    written = Written(series, segmentation, folder / "seg.dcm", folder / "sr.dcm")
+    seg.save_as(written.seg, enforce_file_format=True)
+    sr.save_as(written.sr, enforce_file_format=True)
+    return written
+
+
+@pytest.fixture(params=[*ORIENTATIONS, "enhanced"])
+def written(request: pytest.FixtureRequest, tmp_path: Path) -> Written:
+    source = tmp_path / "source"
+    source.mkdir()
+    if request.param == "enhanced":
+        return write(scan_enhanced(source), tmp_path)
+    return write(scan_phantom(source, orientation=ORIENTATIONS[request.param], order="shuffled"), tmp_path)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Written:
+    source = tmp_path / "source"
+    source.mkdir()
+    return write(scan_phantom(source), tmp_path, Flag.TOUCHES_BORDER)
+
+
+def assert_same_voxels(points: NDArray[np.float64], segmentation: Segmentation) -> None:
+    """The centres (x, y, z) of the voxels that a reader holds are those of the mask, each within 0.1 voxel."""
+    indices = segmentation.geometry.map_reference_to_indices(points)
+    assert np.abs(indices - np.rint(indices)).max() < 0.1
+    assert {tuple(index) for index in np.rint(indices).astype(int)} == {
+        tuple(i) for i in np.argwhere(segmentation.mask)
+    }
+    assert len(points) == segmentation.mask.sum()
+
+
+def centres(image: SimpleITK.Image) -> NDArray[np.float64]:
+    """Centres (x, y, z) of the voxels of an ITK image that are not 0, in mm."""
+    filled = np.argwhere(SimpleITK.GetArrayFromImage(image))[:, ::-1]
+    return np.array([image.TransformIndexToPhysicalPoint([int(one) for one in index]) for index in filled])
+
+
+def test_case_30_dcmqi_reads_the_segmentation_voxel_for_voxel(written: Written, tmp_path: Path) -> None:
+    program = find_program("segimage2itkimage", "dcmqi (make setup)")
+    run_program(program, "--inputDICOM", written.seg, "--outputDirectory", tmp_path, "--outputType", "nrrd")
+    assert_same_voxels(centres(SimpleITK.ReadImage(tmp_path / "1.nrrd")), written.segmentation)
+    (segment,) = json.loads((tmp_path / "meta.json").read_text())["segmentAttributes"][0]
+    assert (segment["SegmentLabel"], segment["SegmentedPropertyTypeCodeSequence"]["CodeValue"]) == (
+        "Pancreas",
+        "15776009",
+    )
+
+
+def test_case_30_simpleitk_reads_the_segmentation_voxel_for_voxel(written: Written) -> None:
+    assert_same_voxels(centres(SimpleITK.ReadImage(written.seg)), written.segmentation)
+
+
+def test_case_30_highdicom_reads_the_segmentation_voxel_for_voxel(written: Written) -> None:
+    volume = hd.seg.segread(written.seg).get_volume(combine_segments=True)
+    assert volume.frame_of_reference_uid == written.series.first.FrameOfReferenceUID
+    assert_same_voxels(volume.map_indices_to_reference(np.argwhere(volume.array)), written.segmentation)
+
+
+def test_case_31_dcmqi_reads_the_volume_of_the_report(written: Written, tmp_path: Path) -> None:
+    path = tmp_path / "sr.json"
+    run_program(
+        find_program("tid1500reader", "dcmqi (make setup)"), "--inputDICOM", written.sr, "--outputMetadata", path
+    )
+    (group,) = json.loads(path.read_text())["Measurements"]
+    volume = group["measurementItems"][0]
+    assert (volume["quantity"]["CodeValue"], volume["units"]["CodeValue"]) == ("118565006", "mL")
+    assert float(volume["value"]) == pytest.approx(written.volume_ml, abs=5e-4)
+    assert volume["measurementAlgorithmIdentification"]["AlgorithmName"] == CARD.name
+    assert group["segmentationSOPInstanceUID"] == hd.seg.segread(written.seg).SOPInstanceUID
+    assert group["SourceSeriesForImageSegmentation"] == written.series.series_instance_uid
+
+
+def errors_of_dciodvfy(path: Path) -> list[str]:
+    output = run_program(find_program("dciodvfy", "dicom3tools"), path, may_fail=True)
+    return [line for line in output.splitlines() if line.startswith("Error")]
+
+
+def errors_of_pixelmed(path: Path) -> list[str]:
+    output = run_program(find_program("DicomSRValidator", "pixelmed-apps"), path)
+    assert "Root Template Validation Complete" in output
+    return [line for line in output.splitlines() if "Error" in line or "Exception" in line]
+
+
+def test_case_30_dciodvfy_finds_no_error_in_the_segmentation(written: Written) -> None:
+    assert errors_of_dciodvfy(written.seg) == []
+
+
+def test_case_31_dciodvfy_finds_no_error_in_the_report(written: Written) -> None:
+    assert errors_of_dciodvfy(written.sr) == []
+
+
+def test_case_31_dicomsrvalidator_finds_no_error_in_the_report(plain: Written) -> None:
+    assert errors_of_pixelmed(plain.sr) == []
+
+
+def test_case_23_validators_find_no_error_in_a_report_of_nothing(plain: Written, tmp_path: Path) -> None:
+    path = tmp_path / "nothing.dcm"
+    to_sr(plain.series, nothing(plain.series), CARD, AT, seg=None).save_as(path, enforce_file_format=True)
+    assert errors_of_dciodvfy(path) == []
+    assert errors_of_pixelmed(path) == []
+
+
+def test_the_validators_do_find_errors(plain: Written) -> None:
+    report = hd.sr.srread(plain.sr)
+    del report.CompletionFlag
+    del report.ContentSequence[2]  # the UID of the observer
+    report.save_as(plain.sr)
+    assert errors_of_dciodvfy(plain.sr)
+    assert errors_of_pixelmed(plain.sr)

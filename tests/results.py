@@ -1,0 +1,58 @@
+"""A finding on the phantom that no flip or turn maps onto itself, for the tests of what is written of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+import pydicom
+
+from pipeline.measure import Flag, Measurement
+from pipeline.series import Series, open_series
+from pipeline.volume import Segmentation
+from tests.phantom import PhantomOptions, write_series
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def scan_phantom(folder: Path, **options: Any) -> Series:
+    """A small scan of the phantom, with voxels of three different sides."""
+    small: dict[str, Any] = {"shape": (12, 40, 48), "spacing_mm": (5.0, 3.0, 4.0)}
+    return open_series(write_series(folder, PhantomOptions(**{**small, **options})))
+
+
+def scan_enhanced(folder: Path) -> Series:
+    """The same scan as one multi-frame file whose frames are in no order of position."""
+    slices = [pydicom.dcmread(path) for path in write_series(folder, PhantomOptions((12, 40, 48), (5.0, 3.0, 4.0)))]
+    enhanced = hd.legacy.LegacyConvertedEnhancedCTImage(slices, "1.2.3.4", 4, "1.2.3.5", 1)
+    pixels, groups = enhanced.pixel_array, enhanced.PerFrameFunctionalGroupsSequence
+    order = np.random.default_rng(3).permutation(len(groups))
+    enhanced.PixelData = pixels[order].tobytes()
+    enhanced.PerFrameFunctionalGroupsSequence = [groups[index] for index in order]
+    path = folder / "enhanced.dcm"
+    enhanced.save_as(path, enforce_file_format=True)
+    return open_series([path])
+
+
+def mark(series: Series) -> Segmentation:
+    """A block with a horn on one side, apart from the border, in slices 3 to 8."""
+    mask = np.zeros(series.geometry.spatial_shape, bool)
+    mask[3:8, 12:18, 20:33] = True
+    mask[6:9, 16:25, 29:33] = True
+    mask[4, 12, 20] = False
+    return Segmentation(mask, series.geometry, 0.9)
+
+
+def describe(segmentation: Segmentation, *flags: Flag) -> Measurement:
+    """The measurement of a mask with the flags as given."""
+    count = int(segmentation.mask.sum())
+    voxel_volume_mm3 = float(segmentation.geometry.voxel_volume)
+    return Measurement(count * voxel_volume_mm3 / 1000, count, voxel_volume_mm3, 0.9, 41.3 if count else None, flags)
+
+
+def nothing(series: Series) -> Measurement:
+    """The measurement where nothing was found."""
+    return Measurement(0.0, 0, float(series.geometry.voxel_volume), 0.0, None, (Flag.NOTHING_FOUND,))

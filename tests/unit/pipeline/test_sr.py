@@ -1,0 +1,168 @@
+"""The report: what it says of what was found, of what was not, and of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset
+from pydicom.uid import Comprehensive3DSRStorage
+
+from pipeline import provenance
+from pipeline.measure import Flag
+from pipeline.seg import to_seg
+from pipeline.series import Series
+from pipeline.sr import TITLES, to_sr
+from tests.fakes import CARD
+from tests.results import AT, describe, mark, nothing, scan_phantom
+
+
+@pytest.fixture
+def series(tmp_path: Path) -> Series:
+    return scan_phantom(tmp_path)
+
+
+def report(series: Series, *flags: Flag, title: str = "126001") -> Dataset:
+    """The report of the usual finding."""
+    segmentation = mark(series)
+    seg = to_seg(series, segmentation, CARD, AT)
+    return to_sr(series, describe(segmentation, *flags), CARD, AT, seg=seg, title=title)
+
+
+def items(parent: Dataset) -> Iterator[Dataset]:
+    for item in parent.get("ContentSequence", []):
+        yield item
+        yield from items(item)
+
+
+def named(parent: Dataset, code: str) -> list[Dataset]:
+    """The content items below `parent` whose concept name has this code value."""
+    return [item for item in items(parent) if item.ConceptNameCodeSequence[0].CodeValue == code]
+
+
+def texts(sr: Dataset) -> str:
+    return "\n".join(item.TextValue for item in items(sr) if item.ValueType == "TEXT")
+
+
+def test_case_31_the_report_holds_the_volume_of_the_segment(series: Series) -> None:
+    sr = report(series)
+    (group,) = named(sr, "125007")
+    (volume,) = named(group, "118565006")
+    (value,) = volume.MeasuredValueSequence
+    unit = value.MeasurementUnitsCodeSequence[0]
+    assert float(value.NumericValue) == pytest.approx(describe(mark(series)).volume_ml, abs=5e-4)
+    assert (unit.CodeValue, unit.CodingSchemeDesignator) == ("mL", "UCUM")
+    assert named(volume, "370129005")[0].ConceptCodeSequence[0].CodeValue == "126030"
+    assert group.ContentTemplateSequence[0].TemplateIdentifier == "1411"
+    assert named(group, "121071")[0].ConceptCodeSequence[0].CodeValue == "15776009"
+    assert named(group, "363698007")[0].ConceptCodeSequence[0].CodeValue == "15776009"
+
+
+def test_case_31_the_algorithm_stands_on_the_measurement_not_on_the_group(series: Series) -> None:
+    (group,) = named(report(series), "125007")
+    (volume,) = named(group, "118565006")
+    names = {
+        code: [item.TextValue for item in volume.ContentSequence if item.ConceptNameCodeSequence[0].CodeValue == code]
+        for code in ("111001", "111003")
+    }
+    assert names == {"111001": [CARD.name], "111003": [CARD.version]}
+    assert not [item for item in group.ContentSequence if item.ConceptNameCodeSequence[0].CodeValue == "111001"]
+
+
+def test_case_31_segment_tracking_and_source_series_are_those_of_the_seg(series: Series) -> None:
+    segmentation = mark(series)
+    seg = to_seg(series, segmentation, CARD, AT)
+    (group,) = named(to_sr(series, describe(segmentation), CARD, AT, seg=seg), "125007")
+    (segment,) = named(group, "121191")
+    (reference,) = segment.ReferencedSOPSequence
+    assert (reference.ReferencedSOPInstanceUID, reference.ReferencedSegmentNumber) == (seg.SOPInstanceUID, 1)
+    assert series.series_instance_uid == named(group, "121232")[0].UID
+    assert seg.SegmentSequence[0].TrackingUID == named(group, "112040")[0].UID
+    assert named(group, "112039")[0].TextValue == seg.SegmentSequence[0].TrackingID
+
+
+def test_case_31_the_report_says_who_observed_and_that_nobody_verified(series: Series) -> None:
+    sr = report(series)
+    assert sr.SOPClassUID == Comprehensive3DSRStorage
+    assert sr.VerificationFlag == "UNVERIFIED"
+    assert provenance.device_uid(CARD) == named(sr, "121012")[0].UID
+    observer = {code: named(sr, code)[0].TextValue for code in ("121013", "121014", "121015", "121016")}
+    assert list(observer.values()) == [provenance.PRODUCT, provenance.MANUFACTURER, "threshold 1", CARD.sha256]
+    assert named(sr, "121058")[0].ConceptCodeSequence[0].CodeValue == "25045-6"
+    assert sr.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+
+
+def test_case_31_evidence_is_the_segmentation_and_the_whole_series(series: Series) -> None:
+    (evidence,) = report(series).CurrentRequestedProcedureEvidenceSequence
+    referenced = {one.SeriesInstanceUID: len(one.ReferencedSOPSequence) for one in evidence.ReferencedSeriesSequence}
+    assert referenced == {series.series_instance_uid: 12, provenance.result_uid(series, CARD, "seg-series"): 1}
+
+
+@pytest.mark.parametrize("title", sorted(TITLES))
+def test_case_31_the_title_is_chosen_among_cid_7021(series: Series, title: str) -> None:
+    assert report(series, title=title).ConceptNameCodeSequence[0].CodeValue == title
+
+
+def test_another_title_is_an_error(series: Series) -> None:
+    with pytest.raises(ValueError, match="CID 7021"):
+        report(series, title="121070")
+
+
+def test_reports_of_different_titles_are_different_objects(series: Series) -> None:
+    assert len({report(series, title=title).SOPInstanceUID for title in TITLES}) == len(TITLES)
+
+
+def test_case_23_nothing_found_is_said_with_its_reason_and_without_a_volume(series: Series) -> None:
+    sr = to_sr(series, nothing(series), CARD, AT, seg=None)
+    assert named(sr, "15776009")[0].ConceptCodeSequence[0].CodeMeaning == "Not detected"
+    assert "found no pancreas" in texts(sr)
+    assert "0.0 mL" not in texts(sr)
+    assert not [item for item in items(sr) if item.ValueType == "NUM"]
+    assert sr.SeriesDescription == "Pancreas not found (AI report, unverified)"
+
+
+def test_case_24_a_cut_organ_is_reported_as_a_lower_bound(series: Series) -> None:
+    sr = report(series, Flag.TOUCHES_BORDER)
+    assert named(sr, "111052")[0].ConceptCodeSequence[0].CodeMeaning == "Anatomy coverage incomplete"
+    assert "lower bound" in texts(sr)
+    assert "at least" in sr.SeriesDescription
+    whole = report(series)
+    assert not named(whole, "111052")
+    assert "lower bound" not in texts(whole)
+
+
+def test_every_flag_has_words_in_the_report(series: Series) -> None:
+    plain = texts(report(series))
+    for flag in Flag:
+        if flag is not Flag.NOTHING_FOUND:
+            assert len(texts(report(series, flag))) > len(plain)
+
+
+def test_the_statement_of_the_model_stands_in_the_report(series: Series) -> None:
+    segmentation = mark(series)
+    card = replace(CARD, statement="Small – for tests ± nothing else.")
+    seg = to_seg(series, segmentation, card, AT)
+    assert "threshold 1: Small ? for tests ? nothing else." in texts(
+        to_sr(series, describe(segmentation), card, AT, seg=seg)
+    )
+
+
+def test_a_seg_of_nothing_and_no_seg_of_something_are_errors(series: Series) -> None:
+    segmentation = mark(series)
+    seg = to_seg(series, segmentation, CARD, AT)
+    with pytest.raises(ValueError, match="SEG"):
+        to_sr(series, nothing(series), CARD, AT, seg=seg)
+    with pytest.raises(ValueError, match="SEG"):
+        to_sr(series, describe(segmentation), CARD, AT, seg=None)
+
+
+def test_the_same_arguments_give_the_same_bytes(series: Series) -> None:
+    encoded = []
+    for _ in range(2):
+        buffer = BytesIO()
+        report(series).save_as(buffer, enforce_file_format=True)
+        encoded.append(buffer.getvalue())
+    assert encoded[0] == encoded[1]
