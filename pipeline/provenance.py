@@ -91,6 +91,11 @@ def device_uid(card: Card) -> str:
     return derive_uid("device", card.name, card.version, card.sha256, VERSION)
 
 
+def serial_number(card: Card) -> str:
+    """The device's serial number: the beginning of the digest of the weights."""
+    return plain(card.sha256, 16)
+
+
 def tracking(series: Series, card: Card) -> tuple[str, str]:
     """Tracking identifier and tracking UID of the pancreas: the same in SEG and SR."""
     return "Pancreas", result_uid(series, card, "tracking")
@@ -131,7 +136,7 @@ def equipment(card: Card) -> dict[str, str | list[str]]:
     return {
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": PRODUCT,
-        "device_serial_number": plain(card.sha256),
+        "device_serial_number": serial_number(card),
         "software_versions": [VERSION, plain(f"{card.name} {card.version}")],
     }
 
@@ -203,7 +208,7 @@ def _algorithm(card: Card, at: datetime) -> Dataset:
     item.Manufacturer = MANUFACTURER
     item.ManufacturerModelName = plain(card.name)
     item.SoftwareVersions = [plain(card.version), f"{PRODUCT} {VERSION}"]
-    item.DeviceSerialNumber = plain(card.sha256)
+    item.DeviceSerialNumber = serial_number(card)
     item.DeviceUID = device_uid(card)
     item.ContributionDateTime = at.strftime("%Y%m%d%H%M%S%z")
     item.ContributionDescription = "Automatic segmentation and measurement"

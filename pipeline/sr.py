@@ -33,10 +33,8 @@ TITLES = {
 """Document titles by code value (CID 7021). Viewers that draw coordinates only show 126000 as an empty image."""
 
 _VOLUME = Code("118565006", "SCT", "Volume")
-_ATTENUATION = Code("112031", "DCM", "Attenuation Coefficient")
 _NOT_DETECTED = Code("260415000", "SCT", "Not detected")
 _MILLILITRE = Code("mL", "UCUM", "milliliter")
-_HOUNSFIELD = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
 _QUALITATIVE = Code("C0034375", "UMLS", "Qualitative Evaluations")
 _ENGLISH = Code("en-US", "RFC5646", "English (United States)")
 _CONTAINS = RelationshipTypeValues.CONTAINS
@@ -126,7 +124,7 @@ def _observer(card: Card) -> hd.sr.ObservationContext:
         name=provenance.PRODUCT,
         manufacturer_name=provenance.MANUFACTURER,
         model_name=provenance.plain(f"{card.name} {card.version}"),
-        serial_number=provenance.plain(card.sha256),
+        serial_number=provenance.serial_number(card),
     )
     observer = hd.sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=attributes)
     return hd.sr.ObservationContext(observer_device_context=observer)
@@ -147,7 +145,7 @@ def _measurement_group(series: Series, measurement: Measurement, card: Card, seg
         referenced_segment=segment,
         finding_type=provenance.PANCREAS,
         finding_sites=[hd.sr.FindingSite(provenance.PANCREAS)],
-        measurements=_measurements(measurement, card),
+        measurements=[_volume(measurement, card)],
         qualitative_evaluations=[
             hd.sr.QualitativeEvaluation(codes.DCM.QualityFinding, _QUALITY[flag])
             for flag in measurement.flags
@@ -156,29 +154,19 @@ def _measurement_group(series: Series, measurement: Measurement, card: Card, seg
     )
 
 
-def _measurements(measurement: Measurement, card: Card) -> list[hd.sr.Measurement]:
+def _volume(measurement: Measurement, card: Card) -> hd.sr.Measurement:
     algorithm = AlgorithmIdentification(
         name=provenance.plain(card.name),
         version=provenance.plain(card.version),
         parameters=[f"weights SHA-256 {provenance.plain(card.sha256)}", f"{provenance.PRODUCT} {VERSION}"],
     )
-    volume = hd.sr.Measurement(
+    return hd.sr.Measurement(
         name=_VOLUME,
         value=round(measurement.volume_ml, 3),
         unit=_MILLILITRE,
         method=codes.DCM.SumOfSegmentedVoxelMethodForVolume,
         algorithm_id=algorithm,
     )
-    if measurement.mean_hu is None:
-        return [volume]
-    attenuation = hd.sr.Measurement(
-        name=_ATTENUATION,
-        value=round(measurement.mean_hu, 1),
-        unit=_HOUNSFIELD,
-        derivation=codes.SCT.Mean,
-        algorithm_id=algorithm,
-    )
-    return [volume, attenuation]
 
 
 def _evaluations(measurement: Measurement, card: Card) -> list[ContentItem]:
