@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,8 @@ from pipeline.volume import Segmentation, Volume
 def read_nifti(path: Path) -> Volume:
     """Read a NIfTI CT in HU; its axes k, j, i become slice, row, column, its world axes RAS the LPS of DICOM.
 
-    Raises `NotImageData` where the file cannot be read or is not one volume of numbers, `UnfitGeometry` where its
-    voxels do not lie on a rectangular grid.
+    Voxels that are not finite become 0. Raises `NotImageData` where the file cannot be read, is truncated or is not one
+    volume of numbers, `UnfitGeometry` where its voxels do not lie on a rectangular grid.
     """
     try:
         image = sitk.ReadImage(str(path), imageIO="NiftiImageIO")
@@ -27,14 +29,12 @@ def read_nifti(path: Path) -> Volume:
     size = image.GetSize()
     if image.GetNumberOfComponentsPerPixel() != 1 or len(size) not in (3, 4) or (len(size) == 4 and size[3] != 1):
         raise NotImageData(f"{path.name}: not one volume of numbers: size {size}")
+    _check_whole(path, image)
     if len(size) == 4:
         image = image[:, :, :, 0]
     voxels = sitk.GetArrayFromImage(image)
     whole = np.issubdtype(voxels.dtype, np.integer) and voxels.min() >= -32768 and voxels.max() <= 32767
-    hounsfield = voxels.astype(np.int16 if whole else np.float32)
-    if not np.isfinite(hounsfield).all():
-        raise NotImageData(f"{path.name}: some voxels are not finite numbers")
-    return Volume(hounsfield, _geometry(image))
+    return Volume(voxels.astype(np.int16 if whole else np.float32), _geometry(image))
 
 
 def write_nifti(segmentation: Segmentation, path: Path) -> None:
@@ -45,6 +45,19 @@ def write_nifti(segmentation: Segmentation, path: Path) -> None:
     image.SetSpacing(tuple(reversed(geometry.spacing)))
     image.SetDirection(tuple(float(cosine) for cosine in geometry.direction[:, ::-1].ravel()))
     sitk.WriteImage(image, str(path), useCompression=True)
+
+
+def _check_whole(path: Path, image: sitk.Image) -> None:
+    """Count the bytes: the NIfTI reader takes what a truncated file lacks for zeros and says nothing."""
+    voxels_at = float(image.GetMetaData("vox_offset"))
+    needed = voxels_at + image.GetNumberOfPixels() * int(image.GetMetaData("bitpix")) // 8
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            length = sum(len(block) for block in iter(lambda: file.read(2**20), b""))
+    except (OSError, EOFError, zlib.error) as error:
+        raise NotImageData(f"{path.name}: truncated") from error
+    if length < needed:
+        raise NotImageData(f"{path.name}: truncated: {length} bytes where {needed:.0f} are needed")
 
 
 def _geometry(image: sitk.Image) -> VolumeGeometry:

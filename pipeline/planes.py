@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.datadict import dictionary_description, tag_for_keyword
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import iter_pixels
@@ -47,23 +48,27 @@ AIR_HU = -1024.0
 MULTI_FRAME_SOP_CLASSES = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 SOP_CLASSES = (CTImageStorage, *MULTI_FRAME_SOP_CLASSES)
 
-# JPEG Baseline and Extended are not here: CT is never 8-bit, and none of the installed decoders reads 12-bit samples.
-_SYNTAXES_OF_CT = (
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    DeflatedExplicitVRLittleEndian,
-    JPEGLSLossless,
-    JPEG2000Lossless,
-    JPEGLosslessSV1,
-    JPEGLossless,
-    RLELossless,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
-    JPEGLSNearLossless,
-    JPEG2000,
-    HTJ2K,
+# One decoder for each syntax, so that voxels do not depend on what else is installed, and one that raises on damage:
+# GDCM ends the whole process on some damaged streams, and so reads only JPEG lossless, which no other does. JPEG
+# Baseline and Extended are not here: CT is never 8-bit, and no decoder here reads 12-bit samples.
+_DECODERS = {
+    ExplicitVRLittleEndian: "",
+    ImplicitVRLittleEndian: "",
+    DeflatedExplicitVRLittleEndian: "",
+    JPEGLSLossless: "pyjpegls",
+    JPEG2000Lossless: "pylibjpeg",
+    JPEGLosslessSV1: "gdcm",
+    JPEGLossless: "gdcm",
+    RLELossless: "pydicom",
+    HTJ2KLossless: "pylibjpeg",
+    HTJ2KLosslessRPCL: "pylibjpeg",
+    JPEGLSNearLossless: "pyjpegls",
+    JPEG2000: "pylibjpeg",
+    HTJ2K: "pylibjpeg",
+}
+DECODABLE_TRANSFER_SYNTAXES: tuple[str, ...] = tuple(
+    uid for uid, plugin in _DECODERS.items() if not plugin or plugin in get_decoder(uid).available_plugins
 )
-DECODABLE_TRANSFER_SYNTAXES: tuple[str, ...] = tuple(uid for uid in _SYNTAXES_OF_CT if get_decoder(uid).is_available)
 """UIDs of the transfer syntaxes whose CT pixel data the decoders installed here read; the listener negotiates these."""
 
 _UNFIT_IMAGE_TYPES = {
@@ -80,21 +85,24 @@ _UNFIT_IMAGE_TYPES = {
 _NOT_HOUNSFIELD = {"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"}
 """Rescale Types (PS3.3 C.11.1.1.2) whose values are certainly not CT numbers."""
 
+UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID")
+"""What SEG and SR refer to: each instance has them, or no result could be written."""
+
 _LONGEST_SIDE = 4096
-_UNDEFINED_LENGTH = 0xFFFFFFFF
 
 # What pydicom and its decoders raise on damaged input; each was met with truncated or altered files.
-_DAMAGE = (
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
+_READING_ERRORS = (
+    ArithmeticError,
     AttributeError,
-    NotImplementedError,
+    BytesLengthException,
+    EOFError,
+    LookupError,
     RuntimeError,
-    OverflowError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
 )
-_READING_ERRORS = (*_DAMAGE, EOFError, struct.error, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,7 @@ class Plane:
     """
 
     path: Path
+    transfer_syntax: str
     frame: int
     name: str
     rows: int
@@ -125,8 +134,17 @@ def read_instance(path: Path) -> tuple[Dataset, tuple[Plane, ...]]:
     Raises a kind of `Refused` that names the file and what is wrong: no DICOM, truncated, no CT, a transfer syntax or
     an image type that is not read, an attribute that is missing or makes no sense.
     """
+    try:
+        return _read_instance(path)
+    except _READING_ERRORS as error:  # pydicom converts values when they are asked for, and fails as it meets damage
+        raise NotImageData(f"{path.name}: a damaged or truncated DICOM file") from error
+
+
+def _read_instance(path: Path) -> tuple[Dataset, tuple[Plane, ...]]:
     instance = _read(path)
     _check_class(instance, path.name)
+    for keyword in UIDS:
+        _check_uid(instance, keyword, path.name)
     _check_pixel_data(instance, path.name)
     del instance["PixelData"]  # the planes decode from the file: a series of 2,000 slices must not lie in memory twice
     planes = tuple(
@@ -143,21 +161,24 @@ def decode(planes: Iterable[Plane]) -> Iterator[NDArray[np.float64]]:
     planes = list(planes)
     path = planes[0].path
     try:
-        for plane, stored in zip(planes, iter_pixels(path, indices=[plane.frame for plane in planes]), strict=True):
+        # From a path pydicom reads frame by frame, but it does not inflate.
+        syntax = planes[0].transfer_syntax
+        source = pydicom.dcmread(path) if syntax == DeflatedExplicitVRLittleEndian else path
+        frames = [plane.frame for plane in planes]
+        arrays = iter_pixels(source, indices=frames, decoding_plugin=_DECODERS[UID(syntax)])
+        for plane, stored in zip(planes, arrays, strict=True):
             yield _to_hounsfield(stored, plane)
     except (*_READING_ERRORS, OSError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise Undecodable(f"{path.name}: the pixel data cannot be decoded ({reason[0]})") from error
 
 
-def required_uid(instance: Dataset, keyword: str, name: str) -> str:
-    """The UID of a type 1 attribute; raises `UnfitSeries` naming file and attribute where it is missing or no UID."""
+def _check_uid(instance: Dataset, keyword: str, name: str) -> None:
     value = instance.get(keyword)
     if not value:
         raise UnfitSeries(f"{name}: {describe_attribute(keyword)} is missing")
     if not isinstance(value, str) or len(value) > 64 or set(value) - set("0123456789."):
         raise UnfitSeries(f"{name}: {describe_attribute(keyword)} is not a UID")
-    return value
 
 
 def describe_attribute(keyword: str) -> str:
@@ -173,12 +194,11 @@ def _read(path: Path) -> Dataset:
         raise NotImageData(f"{path.name}: not a DICOM file") from error
     except OSError as error:
         raise NotImageData(f"{path.name}: cannot be read ({error.strerror or error})") from error
-    except _READING_ERRORS as error:
-        raise NotImageData(f"{path.name}: a damaged or truncated DICOM file") from error
 
 
 def _check_class(instance: Dataset, name: str) -> None:
-    sop_class = UID(required_uid(instance, "SOPClassUID", name))
+    _check_uid(instance, "SOPClassUID", name)
+    sop_class = UID(instance.SOPClassUID)
     if sop_class not in SOP_CLASSES:
         raise NotImageData(f"{name}: {sop_class.name} is not a CT image")
     syntax = instance.file_meta.get("TransferSyntaxUID")
@@ -243,6 +263,7 @@ def _plane(header: Dataset, instance: Dataset, path: Path, frame: int) -> Plane:
         raise UnfitSeries(f"{name}: the stored values are not CT numbers (slope {slope}, {header.get('RescaleType')})")
     return Plane(
         path=path,
+        transfer_syntax=str(instance.file_meta.TransferSyntaxUID),
         frame=frame,
         name=name,
         rows=instance.Rows,

@@ -33,7 +33,7 @@ def to_segmentation(probabilities: Tensor, card: Card, source_geometry: VolumeGe
     target, is_target = _compare(scores[(slice(None), *near)], grid[near], source_geometry[box], card.target)
     largest = _largest_component(is_target)
     mask[box] = largest
-    confidence = float(target[largest].mean()) if largest.any() else 0.0
+    confidence = float(target[largest].mean(dtype=np.float64)) if largest.any() else 0.0
     return Segmentation(mask, source_geometry, confidence)
 
 
@@ -48,7 +48,8 @@ def _box_of_candidates(target: NDArray[np.float32], labels: int) -> Box | None:
     sides = [np.flatnonzero(reaches.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     if not len(sides[0]):
         return None
-    bounds = ((max(0, int(side[0]) - 1), int(side[-1]) + 2) for side in sides)
+    sizes = target.shape
+    bounds = ((max(0, int(side[0]) - 1), min(size, int(side[-1]) + 2)) for side, size in zip(sides, sizes, strict=True))
     low, middle, high = (slice(start, stop) for start, stop in bounds)
     return low, middle, high
 

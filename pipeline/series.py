@@ -18,7 +18,7 @@ from pydicom import Dataset
 
 from pipeline.errors import NotImageData, UnfitGeometry, UnfitSeries
 from pipeline.planes import DECODABLE_TRANSFER_SYNTAXES as DECODABLE_TRANSFER_SYNTAXES
-from pipeline.planes import Plane, decode, describe_attribute, read_instance, required_uid
+from pipeline.planes import Plane, decode, describe_attribute, read_instance
 from pipeline.volume import Volume
 
 TOLERANCE_VOXELS = 0.1
@@ -136,14 +136,14 @@ def _has_dicom_prefix(path: Path) -> bool:
 
 def _check_one_series(instances: Sequence[Dataset], names: Sequence[str]) -> None:
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
-        uids = [required_uid(instance, keyword, name) for instance, name in zip(instances, names, strict=True)]
+        uids = [instance[keyword].value for instance in instances]
         other = next((index for index, uid in enumerate(uids) if uid != uids[0]), None)
         if other is not None:
             attribute = describe_attribute(keyword)
             raise UnfitSeries(f"{names[0]} and {names[other]} differ in {attribute}: {len(set(uids))} values in all")
     seen: dict[str, str] = {}
     for instance, name in zip(instances, names, strict=True):
-        uid = required_uid(instance, "SOPInstanceUID", name)
+        uid = instance.SOPInstanceUID
         if uid in seen:
             raise UnfitSeries(f"{seen[uid]} and {name} are the same instance")
         seen[uid] = name

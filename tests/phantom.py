@@ -7,10 +7,12 @@ orientation, order, slice step) has the same truth.
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import highdicom.legacy
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
@@ -200,3 +202,18 @@ def _in_syntax(instance: Dataset, syntax: str) -> Dataset:
         instance.compress(uid, generate_instance_uid=False)
     instance.file_meta.TransferSyntaxUID = uid
     return instance
+
+
+def write_multiframe(path: Path, options: PhantomOptions | None = None) -> Path:
+    """Write the phantom as one Legacy Converted Enhanced CT, its frames in the order of `options`."""
+    with tempfile.TemporaryDirectory() as folder:
+        slices = [pydicom.dcmread(single) for single in write_series(Path(folder), options)]
+        enhanced = highdicom.legacy.LegacyConvertedEnhancedCTImage(
+            slices,
+            series_instance_uid=generate_uid(entropy_srcs=["enhanced series"]),
+            series_number=4,
+            sop_instance_uid=generate_uid(entropy_srcs=["enhanced instance"]),
+            instance_number=1,
+        )
+    enhanced.save_as(path)
+    return path

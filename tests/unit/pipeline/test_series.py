@@ -1,0 +1,282 @@
+"""Order, geometry and the reasons to refuse."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import generate_uid
+
+from pipeline.errors import NotImageData, Refused, Undecodable, UnfitGeometry, UnfitSeries
+from pipeline.series import Series, find_instances, open_series, read_volume
+from tests.phantom import AXIAL, CORONAL, OBLIQUE, PhantomOptions, write_multiframe, write_series
+
+SMALL = PhantomOptions(shape=(12, 20, 30), spacing_mm=(3.0, 2.0, 2.5))
+
+Edit = Callable[[pydicom.Dataset], None]
+
+
+def write(folder: Path, **changes: object) -> list[Path]:
+    return write_series(folder, replace(SMALL, **changes))
+
+
+def edit(path: Path, change: Edit) -> None:
+    instance = pydicom.dcmread(path)
+    change(instance)
+    instance.save_as(path)
+
+
+def set_to(keyword: str, value: object) -> Edit:
+    return lambda instance: setattr(instance, keyword, value)
+
+
+def remove(keyword: str) -> Edit:
+    return lambda instance: delattr(instance, keyword)
+
+
+def assert_refused(paths: list[Path], kind: type[Refused], *words: str) -> None:
+    with pytest.raises(kind) as caught:
+        open_series(paths)
+    assert type(caught.value) is kind
+    for word in words:
+        assert word in str(caught.value)
+    assert "Phantom" not in str(caught.value), "a refusal names no patient"
+
+
+class TestOrder:
+    @pytest.mark.parametrize("order", ["ascending", "descending", "shuffled"])
+    @pytest.mark.parametrize("orientation", [AXIAL, CORONAL, OBLIQUE])
+    def test_position_alone_decides(self, tmp_path: Path, order: str, orientation: tuple[float, ...]) -> None:
+        series = open_series(write(tmp_path, order=order, orientation=orientation))
+        positions = np.array([instance.ImagePositionPatient for instance in series.instances], float)
+        indices = series.geometry.map_reference_to_indices(positions)
+        np.testing.assert_allclose(indices, [(k, 0, 0) for k in range(12)], atol=1e-3)
+        assert series.geometry.handedness.name == "RIGHT_HANDED"
+
+    def test_instance_k_is_slice_k_of_the_voxels(self, tmp_path: Path) -> None:
+        series = open_series(write(tmp_path, order="shuffled"))
+        volume = read_volume(series)
+        for instance, plane, voxels in zip(series.instances, series.planes, volume.hounsfield, strict=True):
+            stored = pydicom.dcmread(plane.path)
+            assert stored.SOPInstanceUID == instance.SOPInstanceUID
+            np.testing.assert_array_equal(voxels, stored.pixel_array.astype(int) - 1024)
+
+    def test_case_17_true_positions_not_slice_thickness(self, tmp_path: Path) -> None:
+        series = open_series(write(tmp_path, attributes={"SliceThickness": 5, "SpacingBetweenSlices": 7}))
+        np.testing.assert_allclose(series.geometry.spacing, (3.0, 2.0, 2.5))
+        assert series.geometry.voxel_volume == pytest.approx(15.0)
+
+    def test_rounded_cosines_keep_the_voxel_volume(self, tmp_path: Path) -> None:
+        series = open_series(write(tmp_path, orientation=tuple(round(cosine, 4) for cosine in OBLIQUE)))
+        assert series.geometry.voxel_volume == pytest.approx(15.0, rel=1e-4)
+
+    def test_pixel_data_is_not_held(self, tmp_path: Path) -> None:
+        assert not any("PixelData" in instance for instance in open_series(write(tmp_path)).instances)
+
+
+class TestRefusedFiles:
+    def test_no_files(self) -> None:
+        assert_refused([], NotImageData, "no files")
+
+    def test_text_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "notes.txt"
+        path.write_text("not an image\n" * 100)
+        assert_refused([path], NotImageData, "notes.txt", "not a DICOM file")
+
+    def test_empty_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "empty.dcm"
+        path.touch()
+        assert_refused([path], NotImageData, "empty.dcm")
+
+    def test_missing_file(self, tmp_path: Path) -> None:
+        assert_refused([tmp_path / "gone.dcm"], NotImageData, "gone.dcm", "No such file")
+
+    @pytest.mark.parametrize("share", [0.2, 0.4, 0.6, 0.9, 0.99])
+    @pytest.mark.parametrize("syntax", [pydicom.uid.ExplicitVRLittleEndian, pydicom.uid.JPEGLSLossless])
+    def test_truncated(self, tmp_path: Path, share: float, syntax: str) -> None:
+        paths = write(tmp_path, transfer_syntax=syntax)
+        content = paths[3].read_bytes()
+        paths[3].write_bytes(content[: int(len(content) * share)])
+        with pytest.raises(Refused, match=r"0004\.dcm"):
+            read_volume(open_series(paths))
+
+    def test_fuzzed_headers_are_refused_or_read_but_never_crash(self, tmp_path: Path) -> None:
+        paths = write(tmp_path)
+        content = paths[0].read_bytes()
+        generator = np.random.default_rng(3)
+        for _ in range(200):
+            damaged = bytearray(content)
+            for place in generator.integers(132, 2200, size=3):
+                damaged[place] = generator.integers(256)
+            paths[0].write_bytes(damaged)
+            with contextlib.suppress(Refused):
+                read_volume(open_series(paths))
+
+    def test_undecodable_pixel_data_names_the_file(self, tmp_path: Path) -> None:
+        paths = write(tmp_path, transfer_syntax=pydicom.uid.JPEGLSLossless)
+        edit(paths[5], lambda one: one.__setattr__("PixelData", pydicom.encaps.encapsulate([b"\xff\xd8garbage!"])))
+        with pytest.raises(Undecodable, match=r"0006\.dcm"):
+            read_volume(open_series(paths))
+
+    def test_case_19_unknown_transfer_syntax(self, tmp_path: Path) -> None:
+        paths = write(tmp_path)
+        instance = pydicom.dcmread(paths[0])
+        instance.PixelData = pydicom.encaps.encapsulate([b"moving pictures"])
+        instance.file_meta.TransferSyntaxUID = pydicom.uid.MPEG2MPML
+        instance.save_as(paths[0])
+        assert_refused(paths, Undecodable, "0001.dcm", "MPEG2")
+
+    @pytest.mark.parametrize(
+        "sop_class", [pydicom.uid.MRImageStorage, pydicom.uid.ComprehensiveSRStorage, pydicom.uid.RTDoseStorage]
+    )
+    def test_case_18_not_ct(self, tmp_path: Path, sop_class: pydicom.uid.UID) -> None:
+        paths = write(tmp_path)
+        edit(paths[2], set_to("SOPClassUID", sop_class))
+        assert_refused(paths, NotImageData, "0003.dcm", sop_class.name)
+
+    @pytest.mark.parametrize("value", ["LOCALIZER", "MPR", "MIP"])
+    def test_case_18_localizer_and_derived(self, tmp_path: Path, value: str) -> None:
+        paths = write(tmp_path, attributes={"ImageType": ["DERIVED", "SECONDARY", value]})
+        assert_refused(paths, UnfitSeries, "0001.dcm", value)
+
+    def test_find_instances_passes_over_other_files(self, tmp_path: Path) -> None:
+        paths = write(tmp_path)
+        (tmp_path / "README.md").write_text("hello")
+        shutil.copy(paths[0], tmp_path / "DICOMDIR")
+        assert find_instances(tmp_path) == tuple(paths)
+
+    def test_find_instances_in_an_empty_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(NotImageData, match="no DICOM file"):
+            find_instances(tmp_path)
+
+
+class TestRefusedSeries:
+    @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"])
+    def test_mixed(self, tmp_path: Path, keyword: str) -> None:
+        paths = write(tmp_path)
+        edit(paths[7], set_to(keyword, generate_uid()))
+        assert_refused(paths, UnfitSeries, "0001.dcm", "0008.dcm", "differ")
+
+    @pytest.mark.parametrize(
+        ("keyword", "name"),
+        [
+            ("SOPClassUID", "SOP Class UID"),
+            ("SOPInstanceUID", "SOP Instance UID"),
+            ("StudyInstanceUID", "Study Instance UID"),
+            ("FrameOfReferenceUID", "Frame of Reference UID"),
+            ("Rows", "Rows"),
+            ("BitsStored", "Bits Stored"),
+            ("PixelRepresentation", "Pixel Representation"),
+            ("PixelSpacing", "Pixel Spacing"),
+            ("ImagePositionPatient", "Image Position (Patient)"),
+            ("ImageOrientationPatient", "Image Orientation (Patient)"),
+            ("RescaleSlope", "Rescale Slope"),
+            ("RescaleIntercept", "Rescale Intercept"),
+        ],
+    )
+    def test_case_20_missing_type_1_attribute(self, tmp_path: Path, keyword: str, name: str) -> None:
+        paths = write(tmp_path)
+        edit(paths[4], remove(keyword))
+        with pytest.raises(Refused, match=r"0005\.dcm") as caught:
+            open_series(paths)
+        assert f"{name} (" in str(caught.value)
+        assert "missing" in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("keyword", "value"),
+        [
+            ("PixelSpacing", ["0", "2"]),
+            ("PixelSpacing", ["2"]),
+            ("ImageOrientationPatient", ["1", "0", "0", "0.1", "1", "0"]),
+            ("ImageOrientationPatient", ["1", "0", "0", "0", "2", "0"]),
+            ("ImagePositionPatient", ["1", "2"]),
+            ("RescaleSlope", "0"),
+            ("Rows", 60000),
+            ("Columns", 0),
+            ("SamplesPerPixel", 3),
+        ],
+    )
+    def test_attributes_that_make_no_sense(self, tmp_path: Path, keyword: str, value: object) -> None:
+        paths = write(tmp_path)
+        edit(paths[4], set_to(keyword, value))
+        with pytest.raises(Refused, match=r"0005\.dcm"):
+            open_series(paths)
+
+    @pytest.mark.parametrize("rescale_type", ["Z_EFF", "ED"])
+    def test_not_hounsfield(self, tmp_path: Path, rescale_type: str) -> None:
+        assert_refused(write(tmp_path, attributes={"RescaleType": rescale_type}), UnfitSeries, rescale_type)
+
+    def test_one_slice(self, tmp_path: Path) -> None:
+        assert_refused(write(tmp_path)[:1], UnfitSeries, "too few slices")
+
+    def test_same_instance_twice(self, tmp_path: Path) -> None:
+        paths = write(tmp_path)
+        shutil.copy(paths[2], tmp_path / "copy.dcm")
+        assert_refused([*paths, tmp_path / "copy.dcm"], UnfitSeries, "0003.dcm", "copy.dcm", "same instance")
+
+    def test_two_multiframe_files(self, tmp_path: Path) -> None:
+        paths = [write_multiframe(tmp_path / name, SMALL) for name in ("a.dcm", "b.dcm")]
+        edit(paths[1], set_to("SOPInstanceUID", generate_uid()))
+        assert_refused(paths, UnfitSeries, "multi-frame")
+
+
+class TestRefusedGeometry:
+    def test_case_14_missing_slice(self, tmp_path: Path) -> None:
+        paths = write(tmp_path, missing=[5])
+        assert_refused(paths, UnfitGeometry, "1 slice is missing", "0005.dcm", "0006.dcm", "6.00 mm", "3.00 mm")
+
+    def test_case_14_missing_slice_of_an_oblique_descending_series(self, tmp_path: Path) -> None:
+        paths = write(tmp_path, missing=[5, 6], order="descending", orientation=OBLIQUE)
+        assert_refused(paths, UnfitGeometry, "2 slices are missing", "0005.dcm", "0006.dcm", "9.00 mm")
+
+    def test_case_14_uneven_gap(self, tmp_path: Path) -> None:
+        paths = write(tmp_path, step_errors_mm={5: 1.0})
+        assert_refused(paths, UnfitGeometry, "uneven slice spacing", "2.00 to 4.00 mm")
+
+    def test_case_14_spacing_that_drifts(self, tmp_path: Path) -> None:
+        paths = write(tmp_path, step_errors_mm={k: 0.02 * k * k for k in range(12)})
+        assert_refused(paths, UnfitGeometry, "uneven slice spacing")
+
+    def test_positions_rounded_to_a_tenth_of_a_millimetre_are_read(self, tmp_path: Path) -> None:
+        paths = write(tmp_path, spacing_mm=(1.25, 1.0, 1.0), step_errors_mm={k: 0.05 * (-1) ** k for k in range(12)})
+        assert open_series(paths).geometry.spacing_between_slices == pytest.approx(1.25, rel=0.01)
+
+    def test_case_15_duplicate_positions(self, tmp_path: Path) -> None:
+        assert_refused(write(tmp_path, twice=[4]), UnfitGeometry, "duplicate", "0005.dcm", "0006.dcm")
+
+    def test_case_15_two_phases(self, tmp_path: Path) -> None:
+        assert_refused(write(tmp_path, twice=range(12)), UnfitGeometry, "duplicate", "9 more pairs")
+
+    def test_case_16_gantry_tilt(self, tmp_path: Path) -> None:
+        assert_refused(write(tmp_path, tilt_mm=0.5), UnfitGeometry, "gantry tilt of 9.5 degrees")
+
+    def test_slice_beside_the_others(self, tmp_path: Path) -> None:
+        paths = write(tmp_path)
+        edit(paths[6], lambda one: one.ImagePositionPatient.__setitem__(0, one.ImagePositionPatient[0] + 3))
+        assert_refused(paths, UnfitGeometry, "0007.dcm", "3.00 mm")
+
+    @pytest.mark.parametrize(
+        ("keyword", "value"),
+        [("PixelSpacing", ["2", "2.6"]), ("ImageOrientationPatient", list(map(str, OBLIQUE))), ("Rows", 10)],
+    )
+    def test_grids_that_differ(self, tmp_path: Path, keyword: str, value: object) -> None:
+        paths = write(tmp_path)
+        edit(paths[9], set_to(keyword, value))
+        assert_refused(paths, UnfitGeometry, "0010.dcm", "0001.dcm", "differs")
+
+
+def test_lossy_is_known_by_attribute_and_by_syntax(tmp_path: Path) -> None:
+    def is_lossy(name: str, **changes: object) -> bool:
+        (tmp_path / name).mkdir()
+        series: Series = open_series(write(tmp_path / name, **changes))
+        return series.is_lossy
+
+    assert not is_lossy("plain")
+    assert is_lossy("said", attributes={"LossyImageCompression": "01"})
+    assert is_lossy("near", transfer_syntax=pydicom.uid.JPEGLSNearLossless)
