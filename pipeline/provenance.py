@@ -172,6 +172,8 @@ def complete(result: Dataset, series: Series, card: Card, at: datetime) -> None:
         if keyword in series.first:
             tag = BaseTag(tag_for_keyword(keyword) or 0)
             result[tag] = _as_it_came(series.first, tag)
+    if not result.get("SpecificCharacterSet"):
+        result.pop("SpecificCharacterSet", None)  # Type 1C: with a value or not at all, and both mean the same
     charset = result.get("SpecificCharacterSet")
     # So marked, pydicom writes raw elements as they are instead of decoding and encoding them again.
     result.set_original_encoding(False, True, convert_encodings(charset) if charset else default_encoding)

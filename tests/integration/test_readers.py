@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.measure import Flag
 from pipeline.seg import to_seg
-from pipeline.series import Series
+from pipeline.series import Series, find_instances, open_series
 from pipeline.sr import to_sr
 from pipeline.volume import Segmentation
 from tests import phantom
@@ -22,6 +22,7 @@ from tests.external import find_program, run_program
 from tests.fakes import CARD
 from tests.results import AT, describe, mark, nothing, scan_enhanced, scan_phantom
 
+SAMPLE = Path(__file__).parents[2] / "samples" / "ge-discovery-abdomen"
 ORIENTATIONS = {
     "axial": phantom.AXIAL,
     "prone": phantom.PRONE,
@@ -56,8 +57,10 @@ def write(series: Series, folder: Path, *flags: Flag) -> Written:
     return written
 
 
-@pytest.fixture(params=[*ORIENTATIONS, "enhanced"])
+@pytest.fixture(params=[*ORIENTATIONS, "enhanced", "real"])
 def written(request: pytest.FixtureRequest, tmp_path: Path) -> Written:
+    if request.param == "real":
+        return write(open_series(find_instances(SAMPLE)), tmp_path)
     source = tmp_path / "source"
     source.mkdir()
     if request.param == "enhanced":

@@ -183,6 +183,12 @@ def test_a_name_that_was_read_before_is_still_the_same_bytes(tmp_path: Path) -> 
         assert CHINESE.encode("gb18030") in path.read_bytes()
 
 
+def test_an_empty_character_set_is_left_out(tmp_path: Path) -> None:
+    series = scan_phantom(tmp_path, attributes={"SpecificCharacterSet": ""})
+    for path in write_results(series, tmp_path):
+        assert "SpecificCharacterSet" not in dcmread(path)
+
+
 def test_case_22_the_issuer_of_a_patient_id_goes_into_the_results(tmp_path: Path) -> None:
     series = scan_phantom(tmp_path, attributes={"PatientID": "", "IssuerOfPatientID": "CLINIC"})
     for path in write_results(series, tmp_path):
