@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.datadict import dictionary_description, tag_for_keyword
+from pydicom.encaps import generate_frames
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.pixels.decoders.base import get_decoder
@@ -41,6 +42,7 @@ from pydicom.uid import (
 )
 
 from pipeline.errors import NotImageData, Undecodable, UnfitGeometry, UnfitSeries
+from pipeline.jpeg import check_lossless
 
 AIR_HU = -1024.0
 """Padding, and whatever a scanner writes below air, is raised to this."""
@@ -49,8 +51,9 @@ MULTI_FRAME_SOP_CLASSES = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImag
 SOP_CLASSES = (CTImageStorage, *MULTI_FRAME_SOP_CLASSES)
 
 # One decoder for each syntax, so that voxels do not depend on what else is installed, and one that raises on damage:
-# GDCM ends the whole process on some damaged streams, and so reads only JPEG lossless, which no other does. JPEG
-# Baseline and Extended are not here: CT is never 8-bit, and no decoder here reads 12-bit samples.
+# GDCM ends the whole process on some damaged streams, and so reads only JPEG lossless, which no other does, and not
+# before `check_lossless`. JPEG Baseline and Extended are not here: CT is never 8-bit, and no decoder here reads 12-bit
+# samples.
 _DECODERS = {
     ExplicitVRLittleEndian: "",
     ImplicitVRLittleEndian: "",
@@ -153,24 +156,31 @@ def _read_instance(path: Path) -> tuple[Dataset, tuple[Plane, ...]]:
     return instance, planes
 
 
-def decode(planes: Iterable[Plane]) -> Iterator[NDArray[np.float64]]:
+def decode(planes: Sequence[Plane]) -> Iterator[NDArray[np.float64]]:
     """Decode planes of ONE file into HU, in the order given: arrays of shape (row, column).
 
     Raises `Undecodable` naming the file.
     """
-    planes = list(planes)
-    path = planes[0].path
+    first = planes[0]
+    plugin = _DECODERS[UID(first.transfer_syntax)]
     try:
-        # From a path pydicom reads frame by frame, but it does not inflate.
-        syntax = planes[0].transfer_syntax
-        source = pydicom.dcmread(path) if syntax == DeflatedExplicitVRLittleEndian else path
-        frames = [plane.frame for plane in planes]
-        arrays = iter_pixels(source, indices=frames, decoding_plugin=_DECODERS[UID(syntax)])
+        arrays = iter_pixels(_source(first, plugin), indices=[plane.frame for plane in planes], decoding_plugin=plugin)
         for plane, stored in zip(planes, arrays, strict=True):
             yield _to_hounsfield(stored, plane)
     except (*_READING_ERRORS, OSError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise Undecodable(f"{path.name}: the pixel data cannot be decoded ({reason[0]})") from error
+        raise Undecodable(f"{first.path.name}: the pixel data cannot be decoded ({reason[0]})") from error
+
+
+def _source(plane: Plane, plugin: str) -> Path | Dataset:
+    """What pydicom decodes from: mostly the path, from which it reads frame by frame."""
+    if plugin != "gdcm" and plane.transfer_syntax != DeflatedExplicitVRLittleEndian:
+        return plane.path
+    instance = pydicom.dcmread(plane.path)  # from a path pydicom does not inflate
+    if plugin == "gdcm":
+        for stream in generate_frames(instance.PixelData, number_of_frames=int(instance.get("NumberOfFrames") or 1)):
+            check_lossless(stream, plane.rows, plane.columns)
+    return instance
 
 
 def _check_uid(instance: Dataset, keyword: str, name: str) -> None:

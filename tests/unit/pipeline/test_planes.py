@@ -12,7 +12,8 @@ import pytest
 from pydicom import uid
 from pydicom.encaps import encapsulate
 
-from pipeline.planes import DECODABLE_TRANSFER_SYNTAXES
+from pipeline.errors import Undecodable
+from pipeline.planes import DECODABLE_TRANSFER_SYNTAXES, decode, read_instance
 from pipeline.series import open_series, read_volume
 from pipeline.volume import Volume
 from tests.phantom import PhantomOptions, write_multiframe, write_series
@@ -102,6 +103,23 @@ class TestTransferSyntaxes:
         assert {pydicom.dcmread(path).file_meta.TransferSyntaxUID for path in paths} == {syntax}
         assert syntax in DECODABLE_TRANSFER_SYNTAXES
         np.testing.assert_array_equal(read_volume(open_series(paths)).hounsfield, plain.hounsfield)
+
+    def test_damaged_jpeg_lossless_headers_do_not_end_the_process(self, tmp_path: Path) -> None:
+        path = write_series(tmp_path, replace(SMALL, shape=(2, 16, 16)))[0]
+        subprocess.run(["dcmcjpeg", str(path), str(path)], check=True)
+        instance, planes = read_instance(path)
+        assert instance.file_meta.TransferSyntaxUID == uid.JPEGLosslessSV1
+        content = path.read_bytes()
+        start, end = content.index(b"\xff\xd8\xff"), content.index(b"\xff\xda") + 10
+        refused = 0
+        for place in range(start, end):
+            for value in (0x00, 0x23, 0xFF):
+                path.write_bytes(content[:place] + bytes([value]) + content[place + 1 :])
+                try:
+                    next(decode(planes))
+                except Undecodable:
+                    refused += 1
+        assert refused > end - start
 
     def test_case_19_near_lossless(self, tmp_path: Path, plain: Volume) -> None:
         volume = read(tmp_path, transfer_syntax=uid.JPEGLSNearLossless)
