@@ -168,8 +168,8 @@ def decode(planes: Sequence[Plane]) -> Iterator[NDArray[np.float64]]:
         for plane, stored in zip(planes, arrays, strict=True):
             yield _to_hounsfield(stored, plane)
     except (*_READING_ERRORS, OSError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise Undecodable(f"{first.path.name}: the pixel data cannot be decoded ({reason[0]})") from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]  # the decoder's own words come last
+        raise Undecodable(f"{first.path.name}: the pixel data cannot be decoded ({reason.strip()})") from error
 
 
 def _source(plane: Plane, plugin: str) -> Path | Dataset:

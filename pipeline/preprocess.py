@@ -36,7 +36,8 @@ def model_grid(geometry: VolumeGeometry, card: Card) -> VolumeGeometry:
 def to_tensor(volume: Volume, card: Card) -> torch.Tensor:
     """A volume as the model wants it: float32, shape (1, 1, slice, row, column) on `model_grid`, the window as 0..1."""
     low, high = card.window_hu
-    windowed = np.clip(volume.hounsfield, low, high).astype(np.float32)
+    windowed = np.empty(volume.hounsfield.shape, np.float32)
+    np.clip(volume.hounsfield, low, high, out=windowed, casting="unsafe")
     resampled = resample(windowed, volume.geometry, model_grid(volume.geometry, card), outside=low, smooth=True)
     resampled -= low
     resampled /= high - low
