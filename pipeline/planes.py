@@ -15,6 +15,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.datadict import dictionary_description, tag_for_keyword
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.encaps import generate_frames
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
@@ -145,6 +146,7 @@ def read_instance(path: Path) -> tuple[Dataset, tuple[Plane, ...]]:
 
 def _read_instance(path: Path) -> tuple[Dataset, tuple[Plane, ...]]:
     instance = _read(path)
+    _drop_unreadable(instance)
     _check_class(instance, path.name)
     for keyword in UIDS:
         _check_uid(instance, keyword, path.name)
@@ -204,6 +206,20 @@ def _read(path: Path) -> Dataset:
         raise NotImageData(f"{path.name}: not a DICOM file") from error
     except OSError as error:
         raise NotImageData(f"{path.name}: cannot be read ({error.strerror or error})") from error
+
+
+def _drop_unreadable(instance: Dataset) -> None:
+    """Delete attributes whose value does not fit their VR: what nobody can read is as good as absent.
+
+    The values are tried and not kept: what results take over from the source must stay as it came, byte for byte.
+    """
+    for tag in list(instance.keys()):
+        element = instance.get_item(tag)
+        try:
+            if isinstance(element, RawDataElement):
+                convert_raw_data_element(element, ds=instance)
+        except _READING_ERRORS:
+            del instance[tag]
 
 
 def _check_class(instance: Dataset, name: str) -> None:

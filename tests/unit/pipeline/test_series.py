@@ -188,6 +188,15 @@ class TestRefusedSeries:
         assert f"{name} (" in str(caught.value)
         assert "missing" in str(caught.value)
 
+    def test_case_20_attributes_of_a_bad_length_are_as_good_as_absent(self, tmp_path: Path) -> None:
+        paths = write(tmp_path)
+        content = paths[4].read_bytes()
+        kvp = bytes.fromhex("18006000") + b"DS\x06\x00120.0 "
+        assert kvp in content
+        paths[4].write_bytes(content.replace(kvp, kvp[:4] + b"FD" + kvp[6:]))
+        series = open_series(paths)
+        assert [("KVP" in instance) for instance in series.instances] == [True] * 4 + [False] + [True] * 7
+
     @pytest.mark.parametrize(
         ("keyword", "value"),
         [
