@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from highdicom import VolumeGeometry
 from pydicom import Dataset
 
 from models.bundle import Model
@@ -91,15 +90,21 @@ def check_fit(slices: int, card: Card) -> None:
         raise UnfitSeries(f"too few slices: {slices} where {card.name} needs {card.minimum_slices} or more")
 
 
-def describe(
-    measurement: Measurement,
-    card: Card,
-    *,
-    geometry: VolumeGeometry,
-    seg: Dataset | None = None,
-    sr: Dataset | None = None,
-) -> dict[str, Any]:
-    """What was found, by what and where, in JSON's types; holds nothing that identifies a patient."""
+def describe(measurement: Findings | Measurement, card: Card | None = None) -> dict[str, Any]:
+    """What was found, and by what, in JSON's types; holds nothing that identifies a patient.
+
+    Of `Findings` also where the results are; a bare measurement, which no DICOM results exist of, needs its card.
+    """
+    if isinstance(measurement, Findings):
+        findings = measurement
+        return describe(findings.measurement, findings.card) | {
+            "slices_rows_columns": [int(size) for size in findings.volume.geometry.spatial_shape],
+            "spacing_mm": [round(float(step), 6) for step in findings.volume.geometry.spacing],
+            "seg_sop_instance_uid": str(findings.seg.SOPInstanceUID) if findings.seg else None,
+            "sr_sop_instance_uid": str(findings.sr.SOPInstanceUID),
+        }
+    if card is None:
+        raise ValueError("a measurement alone does not say by which model it was made")
     return {
         "structure": card.labels[card.target],
         "found": measurement.voxel_count > 0,
@@ -108,11 +113,7 @@ def describe(
         "voxel_volume_mm3": measurement.voxel_volume_mm3,
         "confidence": round(measurement.confidence, 4),
         "mean_hu": None if measurement.mean_hu is None else round(measurement.mean_hu, 2),
-        "flags": [str(flag) for flag in measurement.flags],
-        "slices_rows_columns": [int(size) for size in geometry.spatial_shape],
-        "spacing_mm": [round(float(step), 6) for step in geometry.spacing],
+        "flags": {str(flag): flag.meaning for flag in measurement.flags},
         "model": {"name": card.name, "version": card.version, "sha256": card.sha256, "statement": card.statement},
         "pipeline_version": VERSION,
-        "seg_sop_instance_uid": str(seg.SOPInstanceUID) if seg else None,
-        "sr_sop_instance_uid": str(sr.SOPInstanceUID) if sr else None,
     }

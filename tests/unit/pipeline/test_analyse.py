@@ -73,15 +73,14 @@ def test_host_memory_is_exhausted(series: Series) -> None:
 
 def test_description_is_json_without_the_patient(series: Series) -> None:
     findings = analyse(series, threshold_model(), OPTIONS)
-    described = describe(
-        findings.measurement, findings.card, geometry=series.geometry, seg=findings.seg, sr=findings.sr
-    )
+    described = describe(findings)
     text = json.dumps(described)
     assert json.loads(text) == described
     assert "Phantom" not in text
     assert "PHANTOM-1" not in text
     assert described["volume_ml"] == pytest.approx(findings.measurement.volume_ml, abs=1e-3)
-    assert described["flags"] == []
+    assert described["flags"] == {}
+    assert describe(findings.measurement, findings.card).items() <= described.items()
     assert described["spacing_mm"] == [4.0, 3.5, 3.5]
     assert findings.seg is not None
     assert described["seg_sop_instance_uid"] == findings.seg.SOPInstanceUID
