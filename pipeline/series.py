@@ -67,18 +67,6 @@ class Series:
         )
 
 
-def find_instances(folder: Path) -> tuple[Path, ...]:
-    """The DICOM files in a folder and below, sorted; other files and a DICOMDIR are passed over.
-
-    Raises `NotImageData` where there is none.
-    """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name.upper() != "DICOMDIR")
-    found = tuple(path for path in files if _has_dicom_prefix(path))
-    if not found:
-        raise NotImageData(f"no DICOM file in the folder {folder.name} ({len(files)} other files)")
-    return found
-
-
 def open_series(paths: Sequence[Path]) -> Series:
     """Read the files of one CT series and put its slices in order.
 
@@ -127,11 +115,6 @@ def read_volume(series: Series) -> Volume:
         for _ in pool.map(fill, of_file.values()):
             pass
     return Volume(hounsfield, series.geometry)
-
-
-def _has_dicom_prefix(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
 
 
 def _check_one_series(instances: Sequence[Dataset], names: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.measure import Flag
 from pipeline.seg import to_seg
-from pipeline.series import Series, find_instances, open_series
+from pipeline.series import Series, open_series
 from pipeline.sr import to_sr
 from pipeline.volume import Segmentation
 from tests import phantom
@@ -60,7 +60,7 @@ def write(series: Series, folder: Path, *flags: Flag) -> Written:
 @pytest.fixture(params=[*ORIENTATIONS, "enhanced", "real"])
 def written(request: pytest.FixtureRequest, tmp_path: Path) -> Written:
     if request.param == "real":
-        return write(open_series(find_instances(SAMPLE)), tmp_path)
+        return write(open_series(sorted(SAMPLE.glob("*.dcm"))), tmp_path)
     source = tmp_path / "source"
     source.mkdir()
     if request.param == "enhanced":

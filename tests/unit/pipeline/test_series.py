@@ -14,7 +14,7 @@ import pytest
 from pydicom.uid import generate_uid
 
 from pipeline.errors import NotImageData, Refused, Undecodable, UnfitGeometry, UnfitSeries
-from pipeline.series import Series, find_instances, open_series, read_volume
+from pipeline.series import Series, open_series, read_volume
 from tests.phantom import AXIAL, CORONAL, OBLIQUE, PhantomOptions, write_multiframe, write_series
 
 SMALL = PhantomOptions(shape=(12, 20, 30), spacing_mm=(3.0, 2.0, 2.5))
@@ -144,16 +144,6 @@ class TestRefusedFiles:
     def test_case_18_localizer_and_derived(self, tmp_path: Path, value: str) -> None:
         paths = write(tmp_path, attributes={"ImageType": ["DERIVED", "SECONDARY", value]})
         assert_refused(paths, UnfitSeries, "0001.dcm", value)
-
-    def test_find_instances_passes_over_other_files(self, tmp_path: Path) -> None:
-        paths = write(tmp_path)
-        (tmp_path / "README.md").write_text("hello")
-        shutil.copy(paths[0], tmp_path / "DICOMDIR")
-        assert find_instances(tmp_path) == tuple(paths)
-
-    def test_find_instances_in_an_empty_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(NotImageData, match="no DICOM file"):
-            find_instances(tmp_path)
 
 
 class TestRefusedSeries:
