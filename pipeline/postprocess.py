@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import SimpleITK as sitk
 from highdicom import VolumeGeometry
@@ -11,10 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.card import Card
-from pipeline.preprocess import model_grid, resample
+from pipeline.preprocess import Box, covering_box, model_grid, resample
 from pipeline.volume import Segmentation
-
-Box = tuple[slice, slice, slice]
 
 
 def to_segmentation(probabilities: Tensor, card: Card, source_geometry: VolumeGeometry) -> Segmentation:
@@ -29,7 +25,7 @@ def to_segmentation(probabilities: Tensor, card: Card, source_geometry: VolumeGe
     near = _box_of_candidates(scores[card.target], len(card.labels))
     if near is None:
         return Segmentation(mask, source_geometry, 0.0)
-    box = _covering_box(grid[near], source_geometry)
+    box = covering_box(grid[near], source_geometry)
     target, is_target = _compare(scores[(slice(None), *near)], grid[near], source_geometry[box], card.target)
     largest = _largest_component(is_target)
     mask[box] = largest
@@ -51,17 +47,6 @@ def _box_of_candidates(target: NDArray[np.float32], labels: int) -> Box | None:
     sizes = target.shape
     bounds = ((max(0, int(side[0]) - 1), min(size, int(side[-1]) + 2)) for side, size in zip(sides, sizes, strict=True))
     low, middle, high = (slice(start, stop) for start, stop in bounds)
-    return low, middle, high
-
-
-def _covering_box(geometry: VolumeGeometry, source: VolumeGeometry) -> Box:
-    """The smallest box of source voxels that holds every centre within the faces of `geometry`."""
-    faces = [(-0.5, size - 0.5) for size in geometry.spatial_shape]
-    corners = geometry.map_indices_to_reference(np.array(list(itertools.product(*faces))))
-    indices = source.map_reference_to_indices(corners)
-    starts = np.clip(np.floor(indices.min(axis=0)), 0, np.array(source.spatial_shape) - 1).astype(int)
-    stops = np.clip(np.ceil(indices.max(axis=0)) + 1, starts + 1, source.spatial_shape).astype(int)
-    low, middle, high = (slice(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True))
     return low, middle, high
 
 

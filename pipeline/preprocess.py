@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -12,6 +13,12 @@ from numpy.typing import NDArray
 
 from models.card import Card
 from pipeline.volume import Volume
+
+Box = tuple[slice, slice, slice]
+
+_SLAB_SLICES = 64
+_SMOOTHING_REACH = 1.5
+"""Voxels of the target beyond which no source voxel adds to the average: more than five sigma of `_smooth`."""
 
 
 def model_grid(geometry: VolumeGeometry, card: Card) -> VolumeGeometry:
@@ -36,12 +43,28 @@ def model_grid(geometry: VolumeGeometry, card: Card) -> VolumeGeometry:
 def to_tensor(volume: Volume, card: Card) -> torch.Tensor:
     """A volume as the model wants it: float32, shape (1, 1, slice, row, column) on `model_grid`, the window as 0..1."""
     low, high = card.window_hu
-    windowed = np.empty(volume.hounsfield.shape, np.float32)
-    np.clip(volume.hounsfield, low, high, out=windowed, casting="unsafe")
-    resampled = resample(windowed, volume.geometry, model_grid(volume.geometry, card), outside=low, smooth=True)
-    resampled -= low
-    resampled /= high - low
-    return torch.from_numpy(resampled)[None, None]
+    grid = model_grid(volume.geometry, card)
+    tensor = np.empty(grid.spatial_shape, np.float32)
+    for start in range(0, len(tensor), _SLAB_SLICES):  # float copies of a whole long series would fill the memory
+        slab = slice(start, min(start + _SLAB_SLICES, len(tensor)))
+        near = covering_box(grid[slab], volume.geometry, margin=_SMOOTHING_REACH)
+        windowed = np.empty(volume.hounsfield[near].shape, np.float32)
+        np.clip(volume.hounsfield[near], low, high, out=windowed, casting="unsafe")
+        tensor[slab] = resample(windowed, volume.geometry[near], grid[slab], outside=low, smooth=True)
+    tensor -= low
+    tensor /= high - low
+    return torch.from_numpy(tensor)[None, None]
+
+
+def covering_box(geometry: VolumeGeometry, source: VolumeGeometry, *, margin: float = 0.0) -> Box:
+    """The smallest box of `source` voxels around all that lie within `margin` voxels of the faces of `geometry`."""
+    faces = [(-0.5 - margin, size - 0.5 + margin) for size in geometry.spatial_shape]
+    corners = geometry.map_indices_to_reference(np.array(list(itertools.product(*faces))))
+    indices = source.map_reference_to_indices(corners)
+    starts = np.clip(np.floor(indices.min(axis=0)), 0, np.array(source.spatial_shape) - 1).astype(int)
+    stops = np.clip(np.ceil(indices.max(axis=0)) + 1, starts + 1, source.spatial_shape).astype(int)
+    low, middle, high = (slice(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True))
+    return low, middle, high
 
 
 def resample(

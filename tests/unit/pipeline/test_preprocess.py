@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from highdicom import VolumeGeometry
@@ -81,12 +83,20 @@ def test_window_becomes_0_to_1_and_outside_is_its_low_end() -> None:
     assert tensor.max() <= 1
 
 
+@pytest.mark.parametrize("orientation", [OBLIQUE, CORONAL])
+def test_slabs_leave_no_seams(monkeypatch: pytest.MonkeyPatch, orientation: tuple[float, ...]) -> None:
+    noise = np.random.default_rng(2).integers(-300, 300, (30, 40, 31), dtype=np.int16)
+    volume = Volume(noise, geometry(noise.shape, (2.0, 0.8, 0.7), orientation))
+    card = replace(CARD, spacing_mm=(3.0, 2.0, 1.5))
+    whole = to_tensor(volume, card)
+    monkeypatch.setattr("pipeline.preprocess._SLAB_SLICES", 3)
+    np.testing.assert_allclose(to_tensor(volume, card), whole, atol=1e-4)
+
+
 def test_coarser_grids_average_noise() -> None:
     noise = np.random.default_rng(1).normal(size=(40, 40, 40)).astype(np.float32)
     source = geometry((40, 40, 40), (1.0, 1.0, 1.0))
-    target = model_grid(
-        geometry((40, 40, 40), (1.0, 1.0, 1.0)), CARD.__class__(**{**vars(CARD), "spacing_mm": (3, 3, 3)})
-    )
+    target = model_grid(geometry((40, 40, 40), (1.0, 1.0, 1.0)), replace(CARD, spacing_mm=(3, 3, 3)))
     rough = resample(noise, source, target, outside=0).std()
     smooth = resample(noise, source, target, outside=0, smooth=True).std()
     assert smooth < 0.5 * rough
