@@ -280,3 +280,15 @@ def test_lossy_is_known_by_attribute_and_by_syntax(tmp_path: Path) -> None:
     assert not is_lossy("plain")
     assert is_lossy("said", attributes={"LossyImageCompression": "01"})
     assert is_lossy("near", transfer_syntax=pydicom.uid.JPEGLSNearLossless)
+
+
+def test_the_shipped_sample_is_one_regular_series_of_an_abdomen() -> None:
+    folder = Path(__file__).parents[3] / "samples" / "ge-discovery-abdomen"
+    series = open_series(sorted(folder.glob("*.dcm")))
+    volume = read_volume(series)
+    assert volume.hounsfield.shape == (50, 512, 512)
+    np.testing.assert_allclose(volume.geometry.spacing, (4.25, 0.976562, 0.976562))
+    assert not series.is_lossy
+    assert [plane.name for plane in series.planes] == [f"{number:04d}.dcm" for number in range(1, 51)]
+    liver = volume.hounsfield[8, 200:230, 150:190]
+    assert 40 < np.median(liver) < 80
