@@ -1,0 +1,261 @@
+"""The command line. Exit code 0: done; 1: failed or refused, with the reason on stderr; 2: usage."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from dicomnode import dimse, history
+from dicomnode.database import Connection, open_database
+from dicomnode.deliveries import DeliveryEvent
+from dicomnode.errors import Misconfigured, Refused, Unavailable
+from dicomnode.files import find_dicom
+from dicomnode.lifecycle import IllegalMove
+from dicomnode.node import EXIT_MISCONFIGURED, Actor, Node, utc_now
+from dicomnode.settings import CONFIG_VARIABLE, Settings, load
+from dicomnode.store import Unknown, outbox, queue
+
+app = typer.Typer(
+    name="dicomnode",
+    help="A DICOM node that measures the pancreas on CT and answers with SEG and SR. Not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+output = Console(soft_wrap=True, highlight=False)
+
+Config = Annotated[
+    Path | None, typer.Option("--config", envvar=CONFIG_VARIABLE, help="Settings file (TOML).", dir_okay=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+PeerText = Annotated[str, typer.Argument(metavar="AET@HOST:PORT", help="The application entity to ask.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except (Refused, Unavailable, Misconfigured, Unknown, IllegalMove) as error:
+        errors.print(f"dicomnode: {error}", markup=False)
+        worker_child = "--child-of" in sys.argv and isinstance(error, Misconfigured)
+        sys.exit(EXIT_MISCONFIGURED if worker_child else 1)
+
+
+@app.command()
+def serve(
+    config: Config = None,
+    only: Annotated[str | None, typer.Option(help=f"Only these actors, by comma: {', '.join(Actor)}.")] = None,
+    child_of: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Run the node until SIGTERM or Ctrl-C."""
+    settings, _ = load(config)
+    actors = _actors(only)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for chatty in ("pynetdicom", "alembic", "pydicom", "highdicom", "matplotlib"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    node = Node(settings, config)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: node.stop())
+    if child_of is not None:
+        node.work(child_of)
+    else:
+        node.serve(actors)
+
+
+def _actors(only: str | None) -> frozenset[Actor]:
+    if only is None:
+        return frozenset(Actor)
+    try:
+        return frozenset(Actor(name.strip()) for name in only.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}; the actors are {', '.join(Actor)}", param_hint="--only") from None
+
+
+@app.command()
+def analyse(
+    path: Annotated[Path, typer.Argument(help="A folder of DICOM files, or a NIfTI file.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")],
+    config: Config = None,
+) -> None:
+    """Measure one series without a PACS: writes seg.dcm, sr.dcm, findings.json, overlay.png and pancreas.nii.gz.
+
+    A NIfTI file has no DICOM identity, so that no SEG and no SR can be made from it.
+    """
+    settings, _ = load(config)
+    # Imported here: PyTorch takes seconds that the other commands need not wait for.
+    from dicomnode.offline import measure_path
+
+    with Progress(console=errors, transient=True) as progress:
+        task = progress.add_task("measuring", total=1.0)
+        report = measure_path(path, out, settings.worker, lambda share: progress.update(task, completed=share))
+    output.print_json(json.dumps(report))
+
+
+@app.command()
+def send(
+    path: Annotated[Path, typer.Argument(help="A DICOM file, or a folder of them.")],
+    to: Annotated[str, typer.Option(metavar="AET@HOST:PORT", help="The application entity to send to.")],
+    config: Config = None,
+) -> None:
+    """Send DICOM files by C-STORE; each must be accepted by a status of its own."""
+    settings, _ = load(config)
+    peer, files = _peer(to), find_dicom(path)
+    failed = 0
+    with Progress(console=errors, transient=True) as progress:
+        attempts = dimse.send(peer, settings.listener.ae_title, files, settings.courier.timeout_seconds)
+        for file, outcome in progress.track(attempts, total=len(files), description="sending"):
+            if outcome.event is not DeliveryEvent.ACCEPT:
+                failed += 1
+                errors.print(f"{file.name}: {outcome.reason}", markup=False)
+    output.print(f"{len(files) - failed} of {len(files)} instances sent to {peer}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def echo(peer: PeerText, config: Config = None) -> None:
+    """Ask an application entity for a C-ECHO."""
+    settings, _ = load(config)
+    asked = _peer(peer)
+    dimse.echo(asked, settings.listener.ae_title, settings.courier.timeout_seconds)
+    output.print(f"{asked} answers")
+
+
+def _peer(text: str) -> dimse.Peer:
+    try:
+        return dimse.parse_peer(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+@app.command()
+def jobs(
+    job_id: Annotated[int | None, typer.Argument(help="One job, with its timeline.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 50,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest jobs, or one job with every move it made."""
+    settings, _ = load(config)
+    with _reading(settings) as connection:
+        listed = queue.list_jobs(connection, limit) if job_id is None else [queue.job(connection, job_id)]
+        sent = outbox.delivery_states(connection, [job.id for job in listed])
+        moves = [] if job_id is None else queue.timeline(connection, job_id)
+    rows = [{**asdict(job), "deliveries": sent.get(job.id, {})} for job in listed]
+    if as_json:
+        content: Any = rows if job_id is None else {**rows[0], "timeline": [asdict(entry) for entry in moves]}
+        output.print_json(json.dumps(content, default=str))
+        return
+    _print_jobs(rows)
+    if moves:
+        table = Table("at (UTC)", "event", "state", "note")
+        for entry in moves:
+            table.add_row(_short(entry.at), entry.event, entry.state, entry.note)
+        output.print(table)
+
+
+def _print_jobs(rows: list[dict[str, Any]]) -> None:
+    table = Table("job", "series", "rev", "images", "state", "tries", "updated (UTC)", "result or reason", "deliveries")
+    for row in rows:
+        sent = ", ".join(f"{count} {state}" for state, count in sorted(row["deliveries"].items()))
+        cells = [row["id"], _tail(row["series_instance_uid"]), row["revision"], row["instance_count"], row["state"]]
+        cells += [row["attempts"], _short(row["updated_at"]), row["reason"], sent]
+        table.add_row(*(str(cell) for cell in cells))
+    output.print(table)
+
+
+@app.command()
+def requeue(
+    job_id: Annotated[int, typer.Argument(help="The job to run again.")],
+    config: Config = None,
+) -> None:
+    """Run an ended job again; the same series and model make the same objects."""
+    settings, _ = load(config)
+    database = open_database(settings.database_url)
+    with database.begin() as connection:
+        job = queue.requeue(connection, job_id, utc_now())
+    output.print(f"job {job.id} is {job.state}")
+
+
+@app.command()
+def volumes(
+    patient_id: Annotated[str, typer.Argument(help="PatientID.")],
+    issuer: Annotated[
+        str | None, typer.Option(help="IssuerOfPatientID; the same ID of two issuers is two patients.")
+    ] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """List a patient's pancreas volumes in order of acquisition."""
+    settings, _ = load(config)
+    with _reading(settings) as connection:
+        points = history.order(outbox.volumes(connection, patient_id, issuer))
+    if issuer is None and len(issuers := {point.issuer_of_patient_id for point in points}) > 1:
+        raise Refused(
+            f"this PatientID was given by {len(issuers)} issuers: choose one by --issuer ({', '.join(sorted(issuers))})"
+        )
+    if as_json:
+        output.print_json(json.dumps([asdict(point) for point in points]))
+        return
+    if not points:
+        raise Refused("no volume was measured for this patient")
+    table = Table("acquired", "volume / mL", "confidence", "flags", "model", "series")
+    for point in points:
+        model = f"{point.model_name} {point.model_version}"
+        cells = [point.acquired_at, f"{point.volume_ml:.1f}", f"{point.confidence:.2f}", ", ".join(point.flags), model]
+        table.add_row(*cells, _tail(point.series_instance_uid))
+    output.print(table)
+
+
+@app.command(name="settings")
+def show_settings(config: Config = None, as_json: AsJson = False) -> None:
+    """Print every setting in force, and where it came from."""
+    _, effective = load(config)
+    rows = [(entry.key, _printable(entry.value), entry.origin) for entry in effective]
+    if as_json:
+        output.print_json(json.dumps([dict(zip(("key", "value", "origin"), row, strict=True)) for row in rows]))
+        return
+    table = Table("setting", "value", "from")
+    for key, value, origin in rows:
+        table.add_row(key, "" if value is None else str(value), origin)
+    output.print(table)
+
+
+def _printable(value: Any) -> Any:
+    """The value as JSON knows it; a password inside a URL is not shown."""
+    if isinstance(value, tuple):
+        return [item if isinstance(item, str) else item.model_dump() for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", value) if isinstance(value, str) else value
+
+
+@contextmanager
+def _reading(settings: Settings) -> Iterator[Connection]:
+    database = open_database(settings.database_url)
+    with database.read() as connection:
+        yield connection
+    database.close()
+
+
+def _short(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def _tail(uid: str) -> str:
+    return uid if len(uid) <= 20 else f"…{uid[-19:]}"

@@ -1,0 +1,105 @@
+"""Opens the database: durable SQLite or PostgreSQL, brought to the newest schema, with explicit transactions."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.util.exc import CommandError
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+
+from dicomnode.errors import Misconfigured, Unavailable
+
+__all__ = ["Connection", "Database", "open_database"]
+
+_BUSY_TIMEOUT_S = 30.0
+_READ_ONLY = "dicomnode_read_only"
+
+
+class Database:
+    """A handle on the engine that hands out transactions; the caller of the store's statements owns them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A transaction that writes: committed at the end, rolled back on any error. Raises Unavailable."""
+        with _away_is_unavailable(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads: one snapshot, never waiting for a writer."""
+        engine = self._engine.execution_options(**{_READ_ONLY: True})
+        with _away_is_unavailable(), engine.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Give every connection back."""
+        self._engine.dispose()
+
+
+@contextmanager
+def _away_is_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise Unavailable(f"database: {error.orig}") from error
+
+
+def open_database(url: str) -> Database:
+    """Open the database and migrate it to the newest schema. Raises Misconfigured where that cannot be done."""
+    try:
+        engine = _engine(url)
+        _migrate(engine)
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        raise Misconfigured(f"database.url: {error}") from None
+    except (DBAPIError, OSError) as error:
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        raise Misconfigured(f"database.url: {make_url(url).render_as_string(hide_password=True)}: {reason}") from None
+    return Database(engine)
+
+
+def _engine(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(parsed, pool_pre_ping=True)
+    if parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_S})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    # SQLAlchemy, not the driver, opens transactions: the driver would only do so at the first write, and a read that
+    # turns into a write cannot wait for another writer but fails at once with "database is locked".
+    connection.isolation_level = None
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    read_only = connection.get_execution_options().get(_READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN DEFERRED" if read_only else "BEGIN IMMEDIATE")
+
+
+def _migrate(engine: Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise Misconfigured(f"database: made by another version of this node: {error}") from None

@@ -1,0 +1,198 @@
+"""Composition root: builds the actors from the settings, runs them, and stops them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+from dicomnode.archive import Archive
+from dicomnode.arrivals import CompletenessRule
+from dicomnode.assembler import Assembler
+from dicomnode.courier import Courier, Route
+from dicomnode.database import Database, open_database
+from dicomnode.dimse import Peer
+from dicomnode.errors import Misconfigured, Unavailable
+from dicomnode.jobs import RetryPolicy
+from dicomnode.lifecycle import Backoff
+from dicomnode.routing import RoutingRule
+from dicomnode.settings import Settings, WorkerSettings
+
+if TYPE_CHECKING:
+    from models.bundle import Model
+
+log = logging.getLogger(__name__)
+
+EXIT_MISCONFIGURED = 78  # EX_CONFIG of sysexits.h: the worker's word to its node that restarting it cannot help
+_RETRY_S, _RETRY_CAP_S = 30.0, 900.0
+_RESTART_S = 5.0
+_STOP_S = 20.0
+
+
+class Actor(StrEnum):
+    """The four actors; they meet only in the database, so that any subset may run apart."""
+
+    RECEIVER = "receiver"
+    ASSEMBLER = "assembler"
+    WORKER = "worker"
+    COURIER = "courier"
+
+
+def utc_now() -> datetime:
+    """The node's clock."""
+    return datetime.now(UTC)
+
+
+class Node:
+    """The actors of one `serve`."""
+
+    def __init__(self, settings: Settings, config: Path | None) -> None:
+        """Open the archive and the database. config: handed on to the worker's process. Raises Misconfigured."""
+        self._settings = settings
+        self._config = config
+        self._stop = Event()
+        self._failures: list[Exception] = []
+        self._archive = Archive(settings.archive.path, int(settings.archive.reserve_gb * 1e9))
+        self._database: Database = open_database(settings.database_url)
+
+    def serve(self, actors: frozenset[Actor]) -> None:
+        """Run the actors until `stop` is called or one cannot go on. Raises what kept that one from going on."""
+        plan = self._plan(actors)
+        threads = [Thread(target=self._guard, args=(name, run), name=name, daemon=True) for name, run in plan]
+        for thread in threads:
+            thread.start()
+        self._stop.wait()
+        for thread in threads:
+            thread.join(_STOP_S)
+        self._database.close()
+        if self._failures:
+            raise self._failures[0]
+
+    def stop(self) -> None:
+        """Let every actor end its step and return; safe in a signal handler."""
+        self._stop.set()
+
+    def work(self, parent: int | None) -> None:
+        """Run the worker alone, in this process; `parent`: stop when this process is no longer its child."""
+        # Imported here: PyTorch costs seconds and hundreds of megabytes that the other actors do not need.
+        from dicomnode.worker import Worker, Workplace
+
+        settings = self._settings.worker
+        model, device = load_model(settings)
+        log.info("worker on %s with %s %s", device, model.card.name, model.card.version)
+        log.info("%s", model.card.statement)
+        retry = RetryPolicy(settings.max_attempts, Backoff(_RETRY_S, _RETRY_CAP_S))
+        names = tuple(destination.name for destination in self._settings.destinations)
+        place = Workplace(model, device, settings.batch_size, settings.lease_seconds, retry, names)
+        if parent is not None:
+            Thread(target=self._stop_when_orphaned, args=(parent,), daemon=True).start()
+        Worker(self._database, self._archive, place, utc_now).run(self._stop)
+
+    def _plan(self, actors: frozenset[Actor]) -> list[tuple[str, Callable[[], None]]]:
+        plan: list[tuple[str, Callable[[], None]]] = []
+        if Actor.RECEIVER in actors:
+            plan.append(("receiver", self._receive))
+        if Actor.ASSEMBLER in actors:
+            plan.append(("assembler", self._assemble))
+        if Actor.WORKER in actors:
+            # Alone it needs no process of its own: this one is.
+            plan.append(("worker", (lambda: self.work(None)) if len(actors) == 1 else self._supervise_worker))
+        if Actor.COURIER in actors:
+            plan += [(f"courier-{route.name}", self._deliver(route)) for route in self._routes()]
+        return plan
+
+    def _guard(self, name: str, run: Callable[[], None]) -> None:
+        """Run an actor; when it ends, for whatever reason, the node stops rather than go on without it."""
+        failure: Exception | None = Unavailable(f"the {name} ended unexpectedly")
+        try:
+            run()
+            failure = None
+        except (Misconfigured, Unavailable) as error:
+            failure = error
+        finally:
+            if failure:
+                self._failures.append(failure)
+            self._stop.set()
+
+    def _receive(self) -> None:
+        from dicomnode.receiver import Receiver
+        from pipeline.series import DECODABLE_TRANSFER_SYNTAXES
+
+        receiver = Receiver(self._database, self._archive, utc_now)
+        receiver.run(self._settings.listener, tuple(DECODABLE_TRANSFER_SYNTAXES), self._stop)
+
+    def _assemble(self) -> None:
+        series = self._settings.series
+        complete, routing = CompletenessRule(series.quiet_seconds), RoutingRule(series.minimum_slices)
+        Assembler(self._database, complete, routing, utc_now).run(self._stop)
+
+    def _routes(self) -> list[Route]:
+        courier = self._settings.courier
+        backoff = Backoff(courier.retry_seconds, courier.retry_cap_seconds)
+        return [
+            Route(
+                d.name,
+                Peer(d.ae_title, d.host, d.port),
+                self._settings.listener.ae_title,
+                courier.timeout_seconds,
+                backoff,
+            )
+            for d in self._settings.destinations
+        ]
+
+    def _deliver(self, route: Route) -> Callable[[], None]:
+        return lambda: Courier(self._database, self._archive, route, utc_now).run(self._stop)
+
+    def _supervise_worker(self) -> None:
+        """Keep a worker's process alive; after it died, start another one. Raises Misconfigured on its word."""
+        command = [sys.executable, "-m", "dicomnode", "serve", "--only", "worker", "--child-of", str(os.getpid())]
+        if self._config:
+            command += ["--config", str(self._config)]
+        while not self._stop.is_set():
+            # A session of its own: Ctrl-C in a terminal reaches the node, which then stops the worker in order.
+            with subprocess.Popen(command, start_new_session=True) as process:
+                self._watch(process)
+            if process.returncode == EXIT_MISCONFIGURED:
+                raise Misconfigured("the worker cannot start; its reason stands above")
+            if not self._stop.is_set():
+                log.error("the worker ended with %s; starting another", process.returncode)
+                self._stop.wait(_RESTART_S)
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        while process.poll() is None and not self._stop.is_set():
+            self._stop.wait(0.5)
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_STOP_S / 2)
+            except subprocess.TimeoutExpired:
+                process.kill()  # in the middle of an analysis: its lease runs out and the job is taken over
+
+    def _stop_when_orphaned(self, parent: int) -> None:
+        while not self._stop.wait(0.5):
+            if os.getppid() != parent:
+                log.warning("the node is gone; the worker stops")
+                self._stop.set()
+
+
+def load_model(settings: WorkerSettings) -> tuple[Model, str]:
+    """The model of the settings, verified, and the torch device it runs on. Raises Misconfigured."""
+    import torch
+    from models.bundle import BadBundle, default_bundle, read_bundle
+
+    has_cuda = torch.cuda.is_available()
+    if settings.device.startswith("cuda") and not has_cuda:
+        raise Misconfigured(f"worker.device: {settings.device} is set, but no CUDA device is available")
+    device = ("cuda" if has_cuda else "cpu") if settings.device == "auto" else settings.device
+    try:
+        return read_bundle(settings.model or default_bundle(), device), device
+    except BadBundle as error:
+        raise Misconfigured(f"worker.model: {error}") from None

@@ -1,0 +1,194 @@
+"""Receiver: the first actor. 0x0000 leaves it only when the bytes are on disk and the row is committed."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from io import BytesIO
+from threading import Event
+
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
+from pynetdicom import evt
+
+from dicomnode import dimse
+from dicomnode.archive import RECEIVED, Archive, Full, archive_path
+from dicomnode.arrivals import Patient, StoredInstance
+from dicomnode.database import Database
+from dicomnode.errors import Unavailable
+from dicomnode.settings import ListenerSettings
+from dicomnode.store import receiving
+
+log = logging.getLogger(__name__)
+
+SUCCESS = 0x0000
+OUT_OF_RESOURCES = 0xA700
+DUPLICATE_DIFFERS = 0xA701
+DATA_SET_MISMATCH = 0xA900
+CANNOT_UNDERSTAND = 0xC000
+
+_GRACE_S = 5.0  # for associations in progress when the node stops
+
+_TAGS = [
+    "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyDate", "SeriesDate", "AcquisitionDate",
+    "AcquisitionDateTime", "StudyTime", "SeriesTime", "AcquisitionTime", "Modality", "PatientID", "IssuerOfPatientID",
+    "StudyInstanceUID", "SeriesInstanceUID", "ImageOrientationPatient",
+]  # fmt: skip
+
+
+class Unacceptable(Exception):
+    """The instance cannot be stored; carries the C-STORE status that says why."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Receiver:
+    """Stores what associations bring."""
+
+    def __init__(self, database: Database, archive: Archive, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._archive = archive
+        self._clock = clock
+
+    def run(self, settings: ListenerSettings, transfer_syntaxes: tuple[str, ...], stop: Event) -> None:
+        """Repair what a crash left, listen until `stop` is set, then end the associations."""
+        self.repair()
+        server = dimse.listen(settings, transfer_syntaxes, self.on_store)
+        host, port = server.server_address[:2]
+        log.info("listening as %s on %s:%s", settings.ae_title, host, port)
+        try:
+            stop.wait()
+        finally:
+            dimse.close(server, _GRACE_S)
+
+    def on_store(self, event: evt.Event) -> Dataset:
+        """Answer a C-STORE request (PS3.4 B.2.3)."""
+        try:
+            self.store(event.encoded_dataset(), event.assoc.requestor.ae_title)
+            return _answer(SUCCESS, "")
+        except Unacceptable as error:
+            return _answer(error.status, str(error))
+        except Full as error:
+            log.error("an instance was refused: %s", error)
+            return _answer(OUT_OF_RESOURCES, "out of disk space")
+        except Unavailable as error:
+            log.error("an instance was refused: %s", error)
+            return _answer(OUT_OF_RESOURCES, "storage is not available")
+
+    def store(self, blob: bytes, calling_ae: str) -> None:
+        """Keep the bytes of a DICOM file and commit its row; an exact duplicate is already safe.
+
+        blob: file with preamble and meta information, whose UIDs are those of the command. Raises Unacceptable or
+        Unavailable; nothing is stored then.
+        """
+        instance = _describe(blob, calling_ae, self._clock())
+        with self._database.read() as connection:
+            stored = receiving.digest_of_instance(connection, instance.sop_instance_uid)
+        if stored is None:
+            stored = self._keep(blob, instance)
+        if stored != instance.sha256:
+            log.warning("other bytes came under the UID of a stored instance; the first are kept")
+            raise Unacceptable(DUPLICATE_DIFFERS, "another instance is stored under this UID")
+
+    def _keep(self, blob: bytes, instance: StoredInstance) -> str:
+        """Store an instance; returns the digest of what is stored under its UID when this is done."""
+        self._archive.keep(instance.path, blob)
+        with self._database.begin() as connection:
+            if receiving.remember(connection, instance):
+                return instance.sha256
+            first = receiving.digest_of_instance(connection, instance.sop_instance_uid) or ""
+        if first != instance.sha256:  # another association was faster, with other bytes
+            self._archive.discard(instance.path)
+        return first
+
+    def repair(self) -> None:
+        """Remove unfinished files, and index those that a crash left between rename and commit."""
+        self._archive.sweep()
+        with self._database.read() as connection:
+            indexed = receiving.stored_paths(connection)
+        for path in self._archive.received():
+            if path not in indexed:
+                self._adopt(path)
+
+    def _adopt(self, path: str) -> None:
+        try:
+            instance = _describe(self._archive.path(path).read_bytes(), "", self._clock())
+        except Unacceptable as error:
+            log.warning("%s in the archive is not of this node: %s", path, error)
+            return
+        with self._database.begin() as connection:
+            adopted = instance.path == path and receiving.remember(connection, instance)
+        log.warning("%s was left without a row by a crash; %s", path, "indexed" if adopted else "left alone")
+
+
+def _describe(blob: bytes, calling_ae: str, now: datetime) -> StoredInstance:
+    header, digest = _read_header(blob), _data_set_digest(blob)
+    series_uid, sop_uid = str(header.SeriesInstanceUID), str(header.SOPInstanceUID)
+    return StoredInstance(
+        sop_instance_uid=sop_uid,
+        sop_class_uid=str(header.SOPClassUID),
+        transfer_syntax_uid=str(header.file_meta.TransferSyntaxUID),
+        series_instance_uid=series_uid,
+        study_instance_uid=str(header.StudyInstanceUID),
+        patient=Patient(_text(header, "PatientID"), _text(header, "IssuerOfPatientID")),
+        modality=_text(header, "Modality")[:16],
+        image_type=_text(header, "ImageType"),
+        image_orientation=_text(header, "ImageOrientationPatient"),
+        acquired_at=_acquired_at(header),
+        path=archive_path(RECEIVED, series_uid, sop_uid, digest),
+        size_bytes=len(blob),
+        sha256=digest,
+        calling_ae=calling_ae,
+        received_at=now,
+    )
+
+
+def _read_header(blob: bytes) -> Dataset:
+    try:
+        header = dcmread(BytesIO(blob), specific_tags=_TAGS, stop_before_pixels=True)
+        for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+            uid = _text(header, keyword)
+            if not uid or len(uid) > 64:
+                raise Unacceptable(DATA_SET_MISMATCH, f"{keyword} is missing or longer than 64 characters")
+    except (InvalidDicomError, EOFError, ValueError, TypeError, OSError, NotImplementedError):
+        raise Unacceptable(CANNOT_UNDERSTAND, "the data set cannot be decoded") from None
+    meta = header.file_meta
+    if (header.SOPClassUID, header.SOPInstanceUID) != (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID):
+        raise Unacceptable(DATA_SET_MISMATCH, "SOP class or instance UID differs between command and data set")
+    return header
+
+
+def _data_set_digest(blob: bytes) -> str:
+    """SHA-256 of the data set alone: the meta information before it holds the sender's title, which may change."""
+    length = int.from_bytes(blob[140:144], "little")  # (0002,0000) FileMetaInformationGroupLength, PS3.10 7.1
+    return hashlib.sha256(memoryview(blob)[144 + length :]).hexdigest()
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    value = header.get(keyword)
+    parts = value if isinstance(value, MultiValue) else [value]
+    return "\\".join("" if part is None else str(part) for part in parts).replace("\0", "").strip()
+
+
+def _acquired_at(header: Dataset) -> str:
+    """The best known time of acquisition, without fraction and zone."""
+    moment = _text(header, "AcquisitionDateTime")
+    if moment:
+        return moment[:14].split(".")[0]
+    for kind in ("Acquisition", "Series", "Study"):
+        if date := _text(header, f"{kind}Date"):
+            return date[:8] + _text(header, f"{kind}Time").replace(":", "")[:6]
+    return ""
+
+
+def _answer(status: int, comment: str) -> Dataset:
+    answer = Dataset()
+    answer.Status = status
+    if comment:
+        answer.ErrorComment = comment[:64]  # VR LO, PS3.7 C.4
+    return answer

@@ -1,0 +1,188 @@
+"""Results, measurements and deliveries: written together with *done*, sent later, kept until the archive has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, func, select, update
+
+from dicomnode.deliveries import MOVES, Delivery, DeliveryEvent, DeliveryState, Outcome
+from dicomnode.history import VolumePoint
+from dicomnode.jobs import Job, JobEvent
+from dicomnode.lifecycle import IllegalMove, move
+from dicomnode.store import queue
+from dicomnode.store.upsert import insert_new
+from dicomnode.tables import deliveries, jobs, measurements, results, series
+
+
+@dataclass(frozen=True)
+class StoredResult:
+    """A SEG or SR on disk. path: relative to the archive."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a job measured, for the history. volume_ml counts only where the organ was found."""
+
+    found: bool
+    volume_ml: float
+    confidence: float
+    flags: tuple[str, ...]
+    model_name: str
+    model_version: str
+    model_sha256: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All that a job leaves behind; `destinations` are names from the settings."""
+
+    measured: Measured
+    results: Sequence[StoredResult]
+    destinations: Sequence[str]
+
+
+def finish(connection: Connection, held: Job, finished: Finished, now: datetime) -> None:
+    """End a running job as done, with its measurement, its results and one delivery of each result per destination.
+
+    A rerun replaces the measurement and sends the same objects again.
+    """
+    measured = finished.measured
+    note = f"{measured.volume_ml:.1f} mL" if measured.found else "nothing found"
+    queue.move_job(connection, held, JobEvent.FINISH, (now, note), {"reason": note, "lease_holder": None})
+    values = {**asdict(measured), "flags": list(measured.flags), "measured_at": now}
+    if not insert_new(connection, measurements, {"job_id": held.id, **values}):
+        connection.execute(update(measurements).where(measurements.c.job_id == held.id).values(values))
+    for result in finished.results:
+        result_id = _put_result(connection, held.id, result)
+        for destination in finished.destinations:
+            _put_delivery(connection, result_id, destination, now)
+
+
+def claim(connection: Connection, destination: str, now: datetime, lease_s: float) -> list[Delivery]:
+    """Take every delivery of one destination that is due, oldest first, at most a hundred, under a lease."""
+    due = (deliveries.c.destination == destination) & (deliveries.c.not_before <= now)
+    statement = (
+        select(deliveries.c.id)
+        .where(due, deliveries.c.state == DeliveryState.PENDING)
+        .order_by(deliveries.c.id)
+        .limit(100)
+        .with_for_update(skip_locked=True)
+    )
+    keys = list(connection.scalars(statement))
+    for key in keys:
+        lease = {"lease_until": now + timedelta(seconds=lease_s), "attempts": deliveries.c.attempts + 1}
+        settle(connection, key, Outcome(DeliveryEvent.CLAIM, f"to {destination}"), now, lease)
+    return [_delivery(connection, key) for key in keys]
+
+
+def is_any_due(connection: Connection, destination: str, now: datetime) -> bool:
+    """Whether a delivery of the destination waits to be claimed, or was left by a sender that died."""
+    pending = (deliveries.c.state == DeliveryState.PENDING) & (deliveries.c.not_before <= now)
+    left = (deliveries.c.state == DeliveryState.SENDING) & (deliveries.c.lease_until < now)
+    statement = select(deliveries.c.id).where(deliveries.c.destination == destination, pending | left).limit(1)
+    return connection.scalar(statement) is not None
+
+
+def expire(connection: Connection, destination: str, now: datetime) -> int:
+    """Make every delivery of the destination with an outrun lease pending again; returns how many."""
+    left = (deliveries.c.destination == destination) & (deliveries.c.lease_until < now)
+    statement = select(deliveries.c.id).where(left, deliveries.c.state == DeliveryState.SENDING)
+    keys = list(connection.scalars(statement.with_for_update(skip_locked=True)))
+    for key in keys:
+        outcome = Outcome(DeliveryEvent.EXPIRE, "the sender gave no sign of life")
+        settle(connection, key, outcome, now, {"not_before": now})
+    return len(keys)
+
+
+def renew(connection: Connection, delivery_ids: Sequence[int], until: datetime) -> None:
+    """Prolong the lease of deliveries that are still to be sent."""
+    connection.execute(update(deliveries).where(deliveries.c.id.in_(delivery_ids)).values(lease_until=until))
+
+
+def settle(
+    connection: Connection, delivery_id: int, outcome: Outcome, now: datetime, values: dict[str, Any] | None = None
+) -> None:
+    """Move a delivery by what became of it, and keep the reason. Raises IllegalMove."""
+    where = select(deliveries.c.state, results.c.job_id).join(results).where(deliveries.c.id == delivery_id)
+    row = connection.execute(where).one()
+    before = DeliveryState(row.state)
+    after = move(MOVES, before, outcome.event)
+    moved = {"state": after, "reason": outcome.reason, **(values or {})}
+    if outcome.event is DeliveryEvent.ACCEPT:
+        moved["sent_at"] = now
+    statement = update(deliveries).where(deliveries.c.id == delivery_id, deliveries.c.state == before)
+    if not connection.execute(statement.values(moved)).rowcount:
+        raise IllegalMove(f"delivery {delivery_id} is no longer {before}")
+    queue.record(connection, row.job_id, now, outcome.event, after, outcome.reason, delivery_id)
+
+
+def delivery_states(connection: Connection, job_ids: Sequence[int]) -> dict[int, dict[str, int]]:
+    """For each of the jobs, how many of its deliveries are in which state."""
+    statement = (
+        select(results.c.job_id, deliveries.c.state, func.count())
+        .join(results)
+        .where(results.c.job_id.in_(job_ids))
+        .group_by(results.c.job_id, deliveries.c.state)
+    )
+    states: dict[int, dict[str, int]] = {}
+    for job_id, state, count in connection.execute(statement):
+        states.setdefault(job_id, {})[state] = count
+    return states
+
+
+def volumes(connection: Connection, patient_id: str, issuer: str | None) -> list[VolumePoint]:
+    """Every volume measured for a patient, all revisions; series where nothing was found are left out.
+
+    issuer: None takes every issuer of this PatientID. An empty PatientID groups nobody.
+    """
+    if not patient_id:
+        return []
+    m, s = measurements.c, series.c
+    statement = (
+        select(
+            s.study_instance_uid, s.series_instance_uid, jobs.c.revision, s.acquired_at, s.issuer_of_patient_id,
+            m.volume_ml, m.confidence, m.flags, m.model_name, m.model_version, m.model_sha256,
+        )
+        .join_from(measurements, jobs)
+        .join(series)
+        .where(s.patient_id == patient_id, m.found.is_(True))
+    )  # fmt: skip
+    if issuer is not None:
+        statement = statement.where(s.issuer_of_patient_id == issuer)
+    rows = connection.execute(statement).mappings()
+    return [VolumePoint(**{**row, "flags": tuple(row["flags"])}) for row in rows]
+
+
+def _put_result(connection: Connection, job_id: int, result: StoredResult) -> int:
+    values = {"job_id": job_id, **asdict(result)}
+    same = results.c.sop_instance_uid == result.sop_instance_uid
+    if not insert_new(connection, results, values):
+        connection.execute(update(results).where(same).values(values))
+    return int(connection.execute(select(results.c.id).where(same)).scalar_one())
+
+
+def _put_delivery(connection: Connection, result_id: int, destination: str, now: datetime) -> None:
+    fresh = {"state": DeliveryState.PENDING, "reason": "", "attempts": 0, "not_before": now}
+    if insert_new(connection, deliveries, {"result_id": result_id, "destination": destination, **fresh}):
+        return
+    there = (deliveries.c.result_id == result_id) & (deliveries.c.destination == destination)
+    idle = connection.scalar(select(deliveries.c.id).where(there, deliveries.c.state != DeliveryState.SENDING))
+    if idle is not None:
+        again = {"attempts": 0, "not_before": now}
+        settle(connection, idle, Outcome(DeliveryEvent.REQUEUE, "measured again"), now, again)
+
+
+def _delivery(connection: Connection, delivery_id: int) -> Delivery:
+    names = list(Delivery.__dataclass_fields__)
+    joined = {**{c.name: c for c in results.c}, **{c.name: c for c in deliveries.c}}
+    statement = select(*(joined[name] for name in names)).select_from(deliveries.join(results))
+    return Delivery(**connection.execute(statement.where(deliveries.c.id == delivery_id)).mappings().one())

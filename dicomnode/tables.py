@@ -1,0 +1,160 @@
+"""The database as tables, for SQLite and PostgreSQL alike; one UTC time type. Migrations in `migrations/` make them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+
+class UTCTime(TypeDecorator[datetime]):
+    """A point in time: aware in Python, UTC in the database, which on SQLite keeps no zone of its own."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Refuse a naive time: it could mean any zone."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive time cannot be stored")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Give the stored UTC time its zone back."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+UID = String(64)
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+series = Table(
+    "series",
+    metadata,
+    Column("series_instance_uid", UID, primary_key=True),
+    Column("study_instance_uid", UID, nullable=False),
+    Column("patient_id", Text, nullable=False),
+    Column("issuer_of_patient_id", Text, nullable=False),
+    Column("acquired_at", String(32), nullable=False),
+    # Instances above this id are covered by no job yet; `waiting` says that there are some, without a look at them.
+    Column("covered_until", Integer, nullable=False, default=0),
+    Column("waiting", Boolean, nullable=False, default=True, index=True),
+    Index("ix_series_patient", "patient_id", "issuer_of_patient_id"),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sop_instance_uid", UID, nullable=False, unique=True),
+    Column("series_instance_uid", ForeignKey("series.series_instance_uid"), nullable=False),
+    Column("sop_class_uid", UID, nullable=False),
+    Column("transfer_syntax_uid", UID, nullable=False),
+    Column("modality", String(16), nullable=False),
+    Column("image_type", Text, nullable=False),
+    Column("image_orientation", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("calling_ae", String(16), nullable=False),
+    Column("received_at", UTCTime, nullable=False),
+    Index("ix_instances_series", "series_instance_uid", "id"),
+    sqlite_autoincrement=True,
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("series_instance_uid", ForeignKey("series.series_instance_uid"), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("last_instance_id", Integer, nullable=False),
+    Column("instance_count", Integer, nullable=False),
+    Column("created_at", UTCTime, nullable=False),
+    Column("updated_at", UTCTime, nullable=False),
+    Column("not_before", UTCTime, nullable=False),
+    Column("lease_until", UTCTime),
+    Column("lease_holder", String(64)),
+    UniqueConstraint("series_instance_uid", "revision"),
+    Index("ix_jobs_due", "state", "not_before"),
+)
+
+job_events = Table(
+    "job_events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False, index=True),
+    Column("delivery_id", ForeignKey("deliveries.id")),
+    Column("at", UTCTime, nullable=False),
+    Column("event", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("note", Text, nullable=False),
+)
+
+results = Table(
+    "results",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False, index=True),
+    Column("sop_instance_uid", UID, nullable=False, unique=True),
+    Column("sop_class_uid", UID, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("sha256", String(64), nullable=False),
+)
+
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id"), primary_key=True, autoincrement=False),
+    Column("found", Boolean, nullable=False),
+    Column("volume_ml", Float, nullable=False),
+    Column("confidence", Float, nullable=False),
+    Column("flags", JSON, nullable=False),
+    Column("model_name", Text, nullable=False),
+    Column("model_version", Text, nullable=False),
+    Column("model_sha256", String(64), nullable=False),
+    Column("measured_at", UTCTime, nullable=False),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("result_id", ForeignKey("results.id"), nullable=False),
+    Column("destination", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", UTCTime, nullable=False),
+    Column("lease_until", UTCTime),
+    Column("sent_at", UTCTime),
+    UniqueConstraint("result_id", "destination"),
+    Index("ix_deliveries_due", "destination", "state", "not_before"),
+)

@@ -1,0 +1,179 @@
+"""Worker: the third actor. It claims a job under a lease, has the pipeline measure the series, keeps what was found.
+
+It runs in a process of its own: a fault of the accelerator or a kill for memory ends this process and nothing else, the
+lease runs out, and the next worker takes the job over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from io import BytesIO
+from threading import Event, Thread
+
+from models.bundle import Model
+from pipeline.analyse import Findings, Options, analyse
+from pydicom import Dataset
+
+from dicomnode.archive import RESULTS, Archive, archive_path
+from dicomnode.database import Database
+from dicomnode.errors import Refused, Unavailable
+from dicomnode.jobs import Job, JobEvent, RetryPolicy
+from dicomnode.routing import is_slice
+from dicomnode.store import LeaseLost, outbox, queue, receiving
+from pipeline.errors import Exhausted
+from pipeline.series import open_series
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """How a worker works. destinations: names of those that get every result."""
+
+    model: Model
+    device: str
+    batch_size: int
+    lease_s: float
+    retry: RetryPolicy
+    destinations: tuple[str, ...]
+
+
+class Worker:
+    """Runs one job at a time."""
+
+    def __init__(
+        self, database: Database, archive: Archive, workplace: Workplace, clock: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._archive = archive
+        self._workplace = workplace
+        self._clock = clock
+        self._holder = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
+
+    def run(self, stop: Event, idle_s: float = 1.0) -> None:
+        """Step until `stop` is set, at once while there is work; a failed step is logged and tried again."""
+        while not stop.is_set():
+            worked = False
+            try:
+                worked = self.step()
+            except Exception as error:  # noqa: BLE001 - logged without the text, which may quote a patient's data
+                log.error("the worker's step failed: %s", _scrub(error))
+            if not worked:
+                stop.wait(idle_s)
+
+    def step(self) -> bool:
+        """Claim one job and bring it to an end; whether there was one."""
+        now = self._clock()
+        with self._database.read() as connection:
+            if not queue.is_any_due(connection, now):
+                return False
+        with self._database.begin() as connection:
+            queue.expire(connection, self._workplace.retry, now)
+            held = queue.claim(connection, self._holder, now, self._workplace.lease_s)
+        if held is None:
+            return False
+        log.info("job %d: started, attempt %d", held.id, held.attempts)
+        try:
+            with self._keep_lease(held):
+                self._work(held)
+        except LeaseLost as error:
+            log.warning("%s", error)
+        return True
+
+    def _work(self, held: Job) -> None:
+        try:
+            self._finish(held, self._analyse(held))
+        except LeaseLost:
+            raise
+        except Refused as error:
+            self._end(held, JobEvent.REFUSE, str(error))
+        except (Exhausted, Unavailable) as error:
+            self._end(held, JobEvent.POSTPONE, str(error))
+        except Exception as error:  # noqa: BLE001 - a poison series must not stop the next job
+            log.error("job %d failed: %s", held.id, _scrub(error))
+            self._end(held, JobEvent.POSTPONE, f"internal error: {type(error).__name__}")
+
+    def _analyse(self, held: Job) -> Findings:
+        with self._database.read() as connection:
+            images = receiving.images(connection, held.series_instance_uid, held.last_instance_id)
+        series = open_series([self._archive.path(image.path) for image in images if is_slice(image.facts)])
+        place = self._workplace
+        options = Options(at=held.created_at, device=place.device, batch_size=place.batch_size)
+        return analyse(series, place.model, options)
+
+    def _finish(self, held: Job, findings: Findings) -> None:
+        card, measurement = findings.card, findings.measurement
+        measured = outbox.Measured(
+            found=findings.seg is not None,
+            volume_ml=measurement.volume_ml,
+            confidence=measurement.confidence,
+            flags=tuple(str(flag) for flag in measurement.flags),
+            model_name=card.name,
+            model_version=card.version,
+            model_sha256=card.sha256,
+        )
+        objects = [self._keep(dataset, held) for dataset in (findings.seg, findings.sr) if dataset is not None]
+        finished = outbox.Finished(measured, objects, self._workplace.destinations)
+        with self._database.begin() as connection:
+            queue.check_lease(connection, held.id, self._holder)
+            outbox.finish(connection, held, finished, self._clock())
+        log.info("job %d: done, %d results for %d destinations", held.id, len(objects), len(finished.destinations))
+
+    def _keep(self, dataset: Dataset, held: Job) -> outbox.StoredResult:
+        buffer = BytesIO()
+        dataset.save_as(buffer, enforce_file_format=True)
+        content = buffer.getvalue()
+        digest = hashlib.sha256(content).hexdigest()
+        uid = str(dataset.SOPInstanceUID)
+        path = archive_path(RESULTS, held.series_instance_uid, uid, digest)
+        self._archive.keep(path, content)
+        return outbox.StoredResult(str(dataset.SOPClassUID), uid, path, digest)
+
+    def _end(self, held: Job, event: JobEvent, reason: str) -> None:
+        now = self._clock()
+        with self._database.begin() as connection:
+            queue.check_lease(connection, held.id, self._holder)
+            if event is JobEvent.REFUSE:
+                queue.refuse(connection, held, reason, now)
+            else:
+                queue.put_back(connection, held, (event, reason), self._workplace.retry, now)
+        log.warning("job %d: %s: %s", held.id, event, reason)
+
+    @contextmanager
+    def _keep_lease(self, held: Job) -> Iterator[None]:
+        """Renew the lease from a thread of its own while the job runs."""
+        over = Event()
+        thread = Thread(target=self._renew_until, args=(held, over), name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _renew_until(self, held: Job, over: Event) -> None:
+        while not over.wait(self._workplace.lease_s / 3):
+            try:
+                with self._database.begin() as connection:
+                    until = self._clock() + timedelta(seconds=self._workplace.lease_s)
+                    if not queue.renew(connection, held.id, self._holder, until):
+                        return
+            except Unavailable as error:
+                log.warning("the lease of job %d could not be renewed: %s", held.id, error)
+
+
+def _scrub(error: Exception) -> str:
+    """The kind of an error and where it arose, without its text, which may quote a patient's data."""
+    places = [
+        f"{frame.name} ({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})"
+        for frame in traceback.extract_tb(error.__traceback__)
+    ]
+    return f"{type(error).__name__} in {' > '.join(places[-4:])}"
