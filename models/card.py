@@ -41,7 +41,7 @@ class Card:
     network_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if sorted("LR AP SI".split(), key=str) != sorted(_pairs(self.orientation), key=str):
+        if sorted(["LR", "AP", "SI"], key=str) != sorted(_pairs(self.orientation), key=str):
             raise ValueError(f"orientation {self.orientation!r}: one each of S/I, A/P and L/R is needed")
         if self.target not in self.labels or self.target == 0:
             raise ValueError(f"target channel {self.target} is not one of the labels {dict(self.labels)}")
