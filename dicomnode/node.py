@@ -186,6 +186,7 @@ class Node:
 def load_model(settings: WorkerSettings) -> tuple[Model, str]:
     """The model of the settings, verified, and the torch device it runs on. Raises Misconfigured."""
     import torch
+
     from models.bundle import BadBundle, default_bundle, read_bundle
 
     has_cuda = torch.cuda.is_available()

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.bundle import Model
-from pipeline.analyse import Options, analyse, describe, segment
-from pipeline.nifti import read_nifti, write_nifti
-from pipeline.preview import draw_overlay
-
 from dicomnode.errors import Misconfigured, Unavailable
 from dicomnode.files import find_dicom
 from dicomnode.node import load_model, utc_now
 from dicomnode.settings import WorkerSettings
+from models.bundle import Model
+from pipeline.analyse import Options, analyse, describe, segment
 from pipeline.errors import Exhausted
+from pipeline.nifti import read_nifti, write_nifti
+from pipeline.preview import draw_overlay
 from pipeline.series import open_series
 from pipeline.volume import Segmentation, Volume
 

@@ -18,8 +18,6 @@ from datetime import datetime, timedelta
 from io import BytesIO
 from threading import Event, Thread
 
-from models.bundle import Model
-from pipeline.analyse import Findings, Options, analyse
 from pydicom import Dataset
 
 from dicomnode.archive import RESULTS, Archive, archive_path
@@ -28,6 +26,8 @@ from dicomnode.errors import Refused, Unavailable
 from dicomnode.jobs import Job, JobEvent, RetryPolicy
 from dicomnode.routing import is_slice
 from dicomnode.store import LeaseLost, outbox, queue, receiving
+from models.bundle import Model
+from pipeline.analyse import Findings, Options, analyse
 from pipeline.errors import Exhausted
 from pipeline.series import open_series
 

@@ -122,7 +122,8 @@ def settle(
     statement = update(deliveries).where(deliveries.c.id == delivery_id, deliveries.c.state == before)
     if not connection.execute(statement.values(moved)).rowcount:
         raise IllegalMove(f"delivery {delivery_id} is no longer {before}")
-    queue.record(connection, row.job_id, now, outcome.event, after, outcome.reason, delivery_id)
+    entry = queue.TimelineEntry(now, outcome.event, after, outcome.reason, delivery_id)
+    queue.record(connection, row.job_id, entry)
 
 
 def delivery_states(connection: Connection, job_ids: Sequence[int]) -> dict[int, dict[str, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,7 +23,7 @@ class TimelineEntry:
     event: str
     state: str
     note: str
-    delivery_id: int | None
+    delivery_id: int | None = None
 
 
 def add_job(connection: Connection, arrival: Arrival, skip_reason: str, now: datetime) -> int:
@@ -51,7 +51,8 @@ def add_job(connection: Connection, arrival: Arrival, skip_reason: str, now: dat
         .where(series.c.series_instance_uid == uid)
         .values(covered_until=arrival.last_instance_id, waiting=False)
     )
-    record(connection, job_id, now, "create", state, skip_reason or f"{values['instance_count']} instances")
+    note = skip_reason or f"{values['instance_count']} instances"
+    record(connection, job_id, TimelineEntry(now, "create", state, note))
     return job_id
 
 
@@ -165,15 +166,12 @@ def move_job(
     statement = update(jobs).where(jobs.c.id == row.id, jobs.c.state == before)
     if not connection.execute(statement.values(state=after, updated_at=now, **values)).rowcount:
         raise IllegalMove(f"job {row.id} is no longer {before}")
-    record(connection, row.id, now, event, after, text)
+    record(connection, row.id, TimelineEntry(now, event, after, text))
 
 
-def record(
-    connection: Connection, job_id: int, at: datetime, event: str, state: str, note: str, delivery_id: int | None = None
-) -> None:
+def record(connection: Connection, job_id: int, entry: TimelineEntry) -> None:
     """Leave a row in the timeline of a job, or of one of its deliveries."""
-    row = {"job_id": job_id, "at": at, "event": event, "state": state, "note": note, "delivery_id": delivery_id}
-    connection.execute(insert(job_events).values(row))
+    connection.execute(insert(job_events).values(job_id=job_id, **asdict(entry)))
 
 
 def _key(primary_key: Row[Any] | None) -> int:
