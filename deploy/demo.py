@@ -150,8 +150,9 @@ def wait_until_listening(process: subprocess.Popen[bytes], peer: dimse.Peer) -> 
 def refuse_if_ended(process: subprocess.Popen[bytes]) -> None:
     """Raise Failed with the last words of a node that ended."""
     if process.poll() is not None:
-        words = (OUTPUT / "node.log").read_text(errors="replace").strip().splitlines()
-        raise Failed(f"the node ended with {process.returncode}: {words[-1] if words else 'no word'}")
+        log = (OUTPUT / "node.log").read_text(errors="replace")
+        reasons = [line.removeprefix("dicomnode: ") for line in log.splitlines() if line.startswith("dicomnode: ")]
+        raise Failed(f"the node ended with {process.returncode}: {reasons[0] if reasons else log[-200:]}")
 
 
 def send_sample(peer: dimse.Peer) -> None:
@@ -178,7 +179,7 @@ def wait_for_results(process: subprocess.Popen[bytes]) -> None:
                 ended = [job for job in queue.list_jobs(connection, 1) if job.state not in ("queued", "running")]
             if ended and ended[0].state != JobState.DONE:
                 raise Failed(f"the job is {ended[0].state}: {ended[0].reason}")
-            if ended and (OUTPUT / "sr.dcm").exists() and "not found" in ended[0].reason:
+            if ended and (OUTPUT / "sr.dcm").exists() and ended[0].reason == "nothing found":
                 raise Failed("the model found no pancreas; the SR says so")
             time.sleep(0.5)
     finally:
