@@ -37,7 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
-output = Console(soft_wrap=True, highlight=False)
+# Into a pipe or a file no table is folded; on a terminal it takes the width there is.
+output = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 240)
 
 Config = Annotated[
     Path | None, typer.Option("--config", envvar=CONFIG_VARIABLE, help="Settings file (TOML).", dir_okay=False)
@@ -100,7 +101,7 @@ def analyse(
     # Imported here: PyTorch takes seconds that the other commands need not wait for.
     from dicomnode.offline import measure_path
 
-    with Progress(console=errors, transient=True) as progress:
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
         task = progress.add_task("measuring", total=1.0)
         report = measure_path(path, out, settings.worker, lambda share: progress.update(task, completed=share))
     output.print_json(json.dumps(report))
@@ -116,7 +117,7 @@ def send(
     settings, _ = load(config)
     peer, files = _peer(to), find_dicom(path)
     failed = 0
-    with Progress(console=errors, transient=True) as progress:
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
         attempts = dimse.send(peer, settings.listener.ae_title, files, settings.courier.timeout_seconds)
         for file, outcome in progress.track(attempts, total=len(files), description="sending"):
             if outcome.event is not DeliveryEvent.ACCEPT:

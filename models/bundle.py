@@ -1,7 +1,7 @@
 """Read, verify and write a MONAI bundle folder: metadata, weights and model card.
 
-Of a foreign bundle nothing is executed: `configs/metadata.json` is read as data, and the weights as tensors alone, after
-their SHA-256 was found right. What is written is a whole bundle, that MONAI's own tools run.
+Of a bundle nothing is executed: `configs/metadata.json` is read as data, and the weights as tensors alone, after their
+SHA-256 was found right. What is written follows MONAI's layout, with an inference configuration for MONAI's own tools.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Batch:
 
 
 class Batches(IterableDataset[Batch]):
-    """An endless stream of batches; step `n` of a seed is always the same, so that a resumed run goes on as it would have."""
+    """An endless stream of batches; a step's batch is always the same: a resumed run goes on as it would have."""
 
     def __init__(self, recipe: Recipe, anatomies: list[Anatomy], slices: list[Slice], first_step: int) -> None:
         self._recipe = recipe

@@ -1,4 +1,4 @@
-"""What is minimised: soft Dice and cross entropy, on all labels of synthetic CT and on the pancreas alone of real slices."""
+"""What is minimised: soft Dice and cross entropy, on all labels of synthetic CT, on the pancreas alone of slices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from torch import Tensor
 
 def full_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """All labels are known. logits: (N, label, S, R, C); labels: int64 (N, S, R, C)."""
-    loss: Tensor = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False, batch=True)(logits, labels[:, None])
+    loss: Tensor = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False, batch=True)(
+        logits, labels[:, None]
+    )
     return loss
 
 

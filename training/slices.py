@@ -53,7 +53,7 @@ def split_by_patient(slices: list[Slice], held_out: int, seed: int) -> tuple[lis
 
 
 def pseudo_volume(item: Slice, shape: tuple[int, int, int], seed: int) -> tuple[Tensor, Tensor]:
-    """HU and mask (slice, row, column) of a random crop around the pancreas, repeated from slice to slice, scaled by chance."""
+    """HU and mask (slice, row, column) of a random crop around the pancreas, scaled by chance, repeated by slices."""
     generator = torch.Generator().manual_seed(seed)
     scale = float(0.85 + 0.3 * torch.rand(1, generator=generator))
     planes = torch.stack([item.hounsfield, item.mask])[None]

@@ -1,7 +1,7 @@
 """Synthetic CT from whole-body label maps: endless labelled volumes with known truth.
 
-A label map of the TotalSegmentator data set (117 classes, NIfTI) is deformed, given HU by tissue and contrast phase, bowel
-content, texture, blur and noise. Arrays and tensors are slice, row, column in orientation SPL.
+A label map of the TotalSegmentator data set (117 classes, NIfTI) is deformed, given HU by tissue and contrast phase,
+bowel content, texture, blur and noise. Arrays and tensors are slice, row, column in orientation SPL.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _TISSUES = (
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """A label map at 1.5 mm. codes: uint8 (slice, row, column); tissue: for each code its row in the table of tissues."""
+    """A label map at 1.5 mm. codes: uint8 (slice, row, column); tissue: for each code its row in the tissues' table."""
 
     codes: Tensor
     tissue: Tensor
@@ -65,7 +65,7 @@ class Sample:
 
 def read_anatomy(label_map: Path, names: Path) -> Anatomy:
     """Read a label map in NIfTI, any orientation, and its list of `index name volume` lines."""
-    image = nibabel.as_closest_canonical(nibabel.load(label_map))  # type: ignore[attr-defined]
+    image = nibabel.as_closest_canonical(nibabel.load(label_map))
     array = np.asarray(image.dataobj).astype(np.uint8).transpose(2, 1, 0)[:, ::-1, ::-1]  # RAS -> SPL
     return make_anatomy(torch.from_numpy(array.copy()), names.read_text(encoding="utf-8"))
 
@@ -80,7 +80,9 @@ def make_anatomy(codes: Tensor, names: str) -> Anatomy:
     tissue = torch.full((120,), len(_TISSUES) - 1)
     for line in names.splitlines():
         index, name = line.split()[:2]
-        tissue[int(index)] = next(row for row, (words, *_) in enumerate(_TISSUES) if any(word in name for word in words))
+        tissue[int(index)] = next(
+            row for row, (words, *_) in enumerate(_TISSUES) if any(word in name for word in words)
+        )
     return Anatomy(filled, tissue)
 
 

@@ -20,7 +20,7 @@ from training.slices import Slice, read_slices, split_by_patient
 from training.synthetic import Anatomy
 
 TARGET = 1
-_SPLIT_SEED = 0
+SPLIT_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Trainer:
         torch.manual_seed(run.seed)
         arguments = dict(recipe.network)
         self._recipe, self._run, self._anatomies = recipe, run, anatomies
-        self._training, self._validation = split_by_patient(slices, recipe.held_out_patients, _SPLIT_SEED)
+        self._training, self._validation = split_by_patient(slices, recipe.held_out_patients, SPLIT_SEED)
         self.network: nn.Module = build(arguments.pop("name"), arguments).to(run.device)
         self._optimizer = torch.optim.AdamW(self.network.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
         self._step, self._seconds, self._best = 0, 0.0, -1.0
@@ -97,7 +97,10 @@ class Trainer:
         synthetic = synthetic_dice(self.network, self._recipe, self._anatomies, self._run.device)
         figure = (real + synthetic) / 2
         left = self._seconds * (1 / self._share_done() - 1)
-        print(f"step {self._step}: loss {loss:.3f}, slices {real:.3f}, synthetic {synthetic:.3f}; {left:.0f} s left", flush=True)
+        print(
+            f"step {self._step}: loss {loss:.3f}, slices {real:.3f}, synthetic {synthetic:.3f}; {left:.0f} s left",
+            flush=True,
+        )
         with (self._run.folder / "log.csv").open("a", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerow([self._step, round(self._seconds), loss, real, synthetic])
         if figure > self._best:

@@ -1,0 +1,63 @@
+"""Write a trained network as a bundle: `python -m training.export --run runs/NAME --version V --out FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from models.bundle import write_bundle
+from models.card import Card
+from models.networks import build
+from training.recipe import Recipe, read_recipe
+from training.synthetic import LABELS
+from training.train import TARGET
+
+STATEMENT = (
+    "Demonstration model: trained within minutes on synthetic CT from two anatomies and on single CT slices. "
+    "Its volumes are not accurate and must not be used for any decision."
+)
+
+
+def export(recipe: Recipe, weights: Path, version: str, folder: Path) -> Card:
+    """Write the bundle; a model card (`docs/README.md`) that is there already is kept. Returns the card."""
+    arguments = dict(recipe.network)
+    name = arguments.pop("name")
+    network = build(name, arguments)
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    card = Card(
+        name=recipe.name,
+        version=version,
+        sha256="",
+        orientation="SPL",
+        spacing_mm=(recipe.spacing_mm,) * 3,
+        window_hu=recipe.window_hu,
+        patch=recipe.patch,
+        overlap=recipe.overlap,
+        labels=LABELS,
+        target=TARGET,
+        statement=STATEMENT,
+        network=name,
+        network_arguments=arguments,
+    )
+    text = folder / "docs" / "README.md"
+    return write_bundle(
+        folder, card, network, text.read_text(encoding="utf-8") if text.exists() else f"# {card.name}\n"
+    )
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", type=Path, default=Path(__file__).parent / "recipes" / "pancreas-3d.toml")
+    parser.add_argument("--run", type=Path, required=True, help="folder of the training run")
+    parser.add_argument("--version", required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
+    given = parser.parse_args()
+    card = export(read_recipe(given.recipe), given.run / "best.pt", given.version, given.out)
+    print(f"{given.out}: {card.name} {card.version}, weights {card.sha256}")
+
+
+if __name__ == "__main__":
+    main()
