@@ -1,0 +1,113 @@
+"""Settings: safe defaults, precedence and origin, and every mistake named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dicomnode.errors import Misconfigured
+from dicomnode.settings import Effective, Settings, load
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in [name for name in os.environ if name.startswith("DICOMNODE_")]:
+        monkeypatch.delenv(name)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "node.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def find(effective: list[Effective], key: str) -> Effective:
+    return next(entry for entry in effective if entry.key == key)
+
+
+def test_defaults_listen_on_this_machine_alone() -> None:
+    settings, effective = load()
+    assert settings.listener.host == settings.web.host == "127.0.0.1"
+    assert settings.destinations == ()
+    assert {entry.origin for entry in effective} == {"default"}
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    for name, section in Settings.model_fields.items():
+        fields = getattr(section.annotation, "model_fields", {name: section})
+        assert [key for key, field in fields.items() if not field.description] == []
+
+
+def test_a_variable_wins_over_the_file_and_the_file_over_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write(tmp_path, '[listener]\nport = 104\nae_title = "FILE"\n')
+    monkeypatch.setenv("DICOMNODE_LISTENER__PORT", "11113")
+    settings, effective = load(config)
+    assert (settings.listener.port, settings.listener.ae_title, settings.listener.host) == (11113, "FILE", "127.0.0.1")
+    assert find(effective, "listener.port").origin == "DICOMNODE_LISTENER__PORT"
+    assert find(effective, "listener.ae_title").origin == str(config)
+    assert find(effective, "listener.host").origin == "default"
+
+
+def test_a_variable_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DICOMNODE_CONFIG", str(write(tmp_path, "[series]\nquiet_seconds = 7\n")))
+    assert load()[0].series.quiet_seconds == 7
+
+
+def test_the_database_stands_beside_the_archive(tmp_path: Path) -> None:
+    settings, _ = load(write(tmp_path, f'[archive]\npath = "{tmp_path}/a/archive"\n'))
+    assert settings.database_url == f"sqlite:///{tmp_path}/a/node.db"
+
+
+TWINS = """
+[[destinations]]
+name = "pacs"
+ae_title = "A"
+host = "localhost"
+port = 104
+[[destinations]]
+name = "pacs"
+ae_title = "B"
+host = "localhost"
+port = 105
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[listener]\nprot = 104\n", "listener.prot: unknown key"),
+        ("[lisener]\nport = 104\n", "lisener: unknown key"),
+        ("[listener]\nport = 70000\n", "listener.port: "),
+        ('[listener]\nae_title = "SEVENTEEN_LETTERS"\n', "listener.ae_title: .*1 to 16"),
+        ("[listener]\nae_title = 'A\\B'\n", "listener.ae_title: "),
+        ('[listener]\nae_title = " A"\n', "listener.ae_title: "),
+        ('[listener]\nae_title = ""\n', "listener.ae_title: "),
+        ('[worker]\ndevice = "gpu"\n', "worker.device: "),
+        (TWINS, "two have the name 'pacs'"),
+        ("[[destinations]]\nname = 'pacs'\n", "destinations.0.ae_title: "),
+        ("[listener\n", "not valid TOML"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(Misconfigured, match=complaint):
+        load(write(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match=r"absent\.toml: cannot be read"):
+        load(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("DICOMNODE_LISENER__PORT", "1"), ("DICOMNODE_LISTENER__PROT", "1"), ("DICOMNODE_LISTENER__PORT", "many")],
+)
+def test_a_mistake_in_a_variable_is_named(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(Misconfigured, match=r"LISENER|listener\.(prot|port)"):
+        load()
