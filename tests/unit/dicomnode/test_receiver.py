@@ -1,0 +1,158 @@
+"""What is stored of a C-STORE, and which status answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom import Dataset
+
+from dicomnode.archive import Archive
+from dicomnode.database import Database, open_database
+from dicomnode.receiver import CANNOT_UNDERSTAND, DATA_SET_MISMATCH, DUPLICATE_DIFFERS, Receiver, Unacceptable
+from dicomnode.store import receiving
+from dicomnode.tables import instances
+from tests.phantom import PhantomOptions, write_series
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+class Place:
+    """A receiver with its archive and database."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "archive"
+        self.archive = Archive(self.root, 0)
+        self.database: Database = open_database(f"sqlite:///{folder}/node.db")
+        self.receiver = Receiver(self.database, self.archive, lambda: NOW)
+
+    def files(self) -> list[Path]:
+        return [path for path in self.root.rglob("*") if path.is_file()]
+
+    def rows(self) -> list[tuple[str, str]]:
+        with self.database.read() as connection:
+            statement = instances.select().with_only_columns(instances.c.sop_instance_uid, instances.c.path)
+            return [tuple(row) for row in connection.execute(statement)]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path)
+    yield place
+    place.database.close()
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Dataset:
+    return pydicom.dcmread(write_series(tmp_path, PhantomOptions(shape=(1, 8, 8)))[0])
+
+
+def encode(instance: Dataset) -> bytes:
+    buffer = BytesIO()
+    instance.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def test_case_01_the_bytes_are_on_disk_and_indexed(place: Place, instance: Dataset) -> None:
+    blob = encode(instance)
+    place.receiver.store(blob, "SENDER")
+    assert [path.read_bytes() for path in place.files()] == [blob]
+    ((uid, path),) = place.rows()
+    assert (uid, place.archive.path(path)) == (instance.SOPInstanceUID, place.files()[0])
+
+
+def test_case_01_repair_indexes_what_a_crash_left_between_rename_and_commit(place: Place, instance: Dataset) -> None:
+    place.receiver.store(encode(instance), "SENDER")
+    before = place.rows()
+    with place.database.begin() as connection:
+        connection.execute(instances.delete())
+    (place.root / "incoming" / "half.part").write_bytes(b"half")
+    place.receiver.repair()
+    assert place.rows() == before
+    assert len(place.files()) == 1
+
+
+def test_repair_leaves_alone_what_is_not_of_this_node(place: Place, instance: Dataset) -> None:
+    folder = place.root / "received" / "aa" / "bb"
+    folder.mkdir(parents=True)
+    (folder / "text.dcm").write_text("hello")
+    (folder / "moved.dcm").write_bytes(encode(instance))
+    place.receiver.repair()
+    assert place.rows() == []
+    assert len(place.files()) == 2
+
+
+def test_case_05_an_exact_duplicate_is_stored_once(place: Place, instance: Dataset) -> None:
+    for calling_ae in ("SENDER", "SENDER", "OTHER"):
+        instance.file_meta.SourceApplicationEntityTitle = calling_ae
+        place.receiver.store(encode(instance), calling_ae)
+    assert len(place.rows()) == len(place.files()) == 1
+
+
+def test_case_06_of_different_bytes_under_one_uid_the_first_are_kept(place: Place, instance: Dataset) -> None:
+    first = encode(instance)
+    place.receiver.store(first, "SENDER")
+    instance.PatientID = "ANOTHER"
+    with pytest.raises(Unacceptable) as refused:
+        place.receiver.store(encode(instance), "SENDER")
+    assert refused.value.status == DUPLICATE_DIFFERS
+    assert [path.read_bytes() for path in place.files()] == [first]
+
+
+@pytest.mark.parametrize("keyword", ["SOPClassUID", "SOPInstanceUID"])
+def test_case_03_a_data_set_that_differs_from_the_command(place: Place, instance: Dataset, keyword: str) -> None:
+    instance[keyword].value = "1.2.3.4"
+    buffer = BytesIO()
+    pydicom.dcmwrite(buffer, instance)  # the file meta information, which stands for the command, stays
+    with pytest.raises(Unacceptable) as refused:
+        place.receiver.store(buffer.getvalue(), "SENDER")
+    assert refused.value.status == DATA_SET_MISMATCH == 0xA900
+    assert place.rows() == place.files() == []
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID"])
+@pytest.mark.parametrize("value", [None, "", "1." * 40 + "1"])
+def test_case_04_a_missing_or_oversized_uid(place: Place, instance: Dataset, keyword: str, value: str | None) -> None:
+    if value is None:
+        del instance[keyword]
+    else:
+        instance[keyword] = pydicom.DataElement(instance[keyword].tag, "UI", value, validation_mode=0)
+    with pytest.raises(Unacceptable) as refused:
+        place.receiver.store(encode(instance), "SENDER")
+    assert refused.value.status == DATA_SET_MISMATCH
+    assert place.files() == []
+
+
+@pytest.mark.parametrize("value", ["../../x", "a/b", "x" * 1000])
+def test_case_04_a_hostile_patient_id_is_kept_as_text_only(place: Place, instance: Dataset, value: str) -> None:
+    instance["PatientID"] = pydicom.DataElement(0x00100020, "LO", value, validation_mode=0)
+    place.receiver.store(encode(instance), "SENDER")
+    assert len(place.files()) == 1
+    assert place.files()[0].is_relative_to(place.root / "received")
+
+
+def test_case_03_what_cannot_be_decoded(place: Place, instance: Dataset) -> None:
+    blob = encode(instance)
+    start = 144 + int.from_bytes(blob[140:144], "little")
+    for broken in (blob[:start] + b"\xff" * 200, blob[: start + 3]):
+        with pytest.raises(Unacceptable) as refused:
+            place.receiver.store(broken, "SENDER")
+        assert refused.value.status in (CANNOT_UNDERSTAND, DATA_SET_MISMATCH)
+    with pytest.raises(Unacceptable) as refused:
+        place.receiver.store(b"not DICOM at all" * 20, "SENDER")
+    assert refused.value.status == CANNOT_UNDERSTAND == 0xC000
+    assert place.rows() == place.files() == []
+
+
+def test_case_22_a_missing_patient_id_is_no_patient(place: Place, instance: Dataset) -> None:
+    from dicomnode.store import outbox
+
+    del instance.PatientID
+    place.receiver.store(encode(instance), "SENDER")
+    with place.database.read() as connection:
+        assert outbox.volumes(connection, "", None) == []
+        assert len(receiving.arrivals(connection)) == 1
