@@ -11,7 +11,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Recipe:
-    """patch: voxels (slice, row, column) at spacing_mm. network: its name and the arguments of MONAI's class."""
+    """patch: voxels (slice, row, column) at spacing_mm. network: its name and the arguments of MONAI's class.
+
+    repeats: how often each batch is learnt from.
+    """
 
     name: str
     spacing_mm: float
@@ -21,6 +24,7 @@ class Recipe:
     synthetic_per_step: int
     slices_per_step: int
     slice_depth: int
+    repeats: int
     held_out_patients: int
     learning_rate: float
     validate_every: int

