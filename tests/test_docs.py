@@ -61,7 +61,7 @@ def test_docs_explain_no_setting_that_is_gone() -> None:
     assert explained == [key for key, _, _ in SETTINGS]
 
 
-def test_the_example_settings_are_the_defaults_and_show_every_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_settings_are_the_defaults_and_show_every_key() -> None:
     text = read("deploy/node.example.toml")
     content = tomllib.loads(text)
     assert Settings(**content) == Settings()
