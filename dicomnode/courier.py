@@ -14,7 +14,7 @@ from dicomnode.archive import Archive
 from dicomnode.database import Database
 from dicomnode.deliveries import Delivery, DeliveryEvent, Outcome
 from dicomnode.dimse import Peer
-from dicomnode.errors import Unavailable
+from dicomnode.errors import Refused, Unavailable
 from dicomnode.lifecycle import Backoff, IllegalMove
 from dicomnode.store import outbox
 
@@ -79,6 +79,8 @@ class Courier:
                     outbox.renew(connection, [delivery.id for delivery in open_ends.values()], until)
         except Unavailable as error:
             failure = Outcome(DeliveryEvent.POSTPONE, str(error))
+        except Refused as error:
+            failure = Outcome(DeliveryEvent.REJECT, str(error))
         finally:
             for delivery in open_ends.values():
                 self._settle(delivery, failure)

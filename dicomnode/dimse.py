@@ -85,7 +85,7 @@ def close(server: ThreadedAssociationServer, grace_s: float) -> None:
 
 
 def echo(peer: Peer, calling_ae: str, timeout_s: float) -> None:
-    """C-ECHO; raises Unavailable with the reason when it is not answered by success."""
+    """C-ECHO; raises Unavailable or Refused with the reason when it is not answered by success."""
     with _associate(peer, calling_ae, [build_context(Verification)], timeout_s) as association:
         status = association.send_c_echo()
         if "Status" not in status or status.Status != 0x0000:
@@ -97,7 +97,7 @@ def send(peer: Peer, calling_ae: str, files: Sequence[Path], timeout_s: float) -
 
     Every outcome rests on the status of that instance alone. A file that cannot be read, or for which the peer accepted
     no presentation context, is rejected at once, without a time-out. Raises Unavailable where no association could be
-    made; then nothing was sent.
+    made, Refused where the peer accepts none of the presentation contexts; then nothing was sent.
     """
     kinds: dict[Path, tuple[str, str]] = {}
     for file in files:
@@ -163,6 +163,10 @@ def _associate(
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = timeout_s
     association = entity.associate(peer.host, peer.port, contexts=contexts, ae_title=peer.ae_title)
     if not association.is_established:
+        answer = association.acceptor.primitive
+        if answer is not None and not association.is_rejected and not association.accepted_contexts:
+            names = ", ".join(sorted({UID(str(context.abstract_syntax)).name for context in contexts}))
+            raise Refused(f"{peer} accepts no presentation context for {names}")
         raise Unavailable(f"{peer}: {_why_not(association)}")
     try:
         yield association
@@ -175,6 +179,4 @@ def _why_not(association: Association) -> str:
     answer = association.acceptor.primitive
     if association.is_rejected and answer is not None:
         return f"association rejected: {answer.result_str}, {answer.reason_str}"
-    if answer is not None and not association.accepted_contexts:
-        return "association accepted, but no presentation context"
     return "no connection, or it was aborted"

@@ -1,0 +1,354 @@
+"""The actors together: a real SQLite file, real associations, a model that finds what is bright."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import pydicom
+import pytest
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import (
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    CTImageStorage,
+    EnhancedSRStorage,
+    SegmentationStorage,
+    Verification,
+)
+
+from dicomnode import dimse, worker
+from dicomnode.archive import Archive
+from dicomnode.arrivals import CompletenessRule
+from dicomnode.assembler import Assembler
+from dicomnode.courier import Courier, Route
+from dicomnode.database import Database, open_database
+from dicomnode.deliveries import DeliveryEvent
+from dicomnode.dimse import Peer
+from dicomnode.jobs import Job, JobState, RetryPolicy
+from dicomnode.lifecycle import Backoff
+from dicomnode.receiver import Receiver
+from dicomnode.routing import RoutingRule
+from dicomnode.settings import ListenerSettings
+from dicomnode.store import outbox, queue
+from dicomnode.tables import deliveries, results
+from dicomnode.worker import Worker, Workplace
+from tests.fakes import threshold_model
+from tests.phantom import PANCREAS, PhantomOptions, write_series
+
+SMALL = {"shape": (24, 40, 50), "spacing_mm": (4.0, 4.0, 4.0)}
+RESULTS = (SegmentationStorage, Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage)
+
+
+class Clock:
+    """A time that only the test moves."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+class Pacs:
+    """A storage SCP that answers with the given statuses in turn, then with success."""
+
+    def __init__(self, classes: tuple[str, ...] = RESULTS, statuses: tuple[int, ...] = ()) -> None:
+        self.received: list[pydicom.Dataset] = []
+        self._statuses = list(statuses)
+        self._entity = AE("PACS")
+        for sop_class in (*classes, Verification):
+            self._entity.add_supported_context(sop_class)
+
+    def start(self, port: int = 0) -> int:
+        handlers: list[Any] = [(evt.EVT_C_STORE, self._store)]
+        self._server = self._entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+        return int(self._server.server_address[1])
+
+    def stop(self) -> None:
+        self._server.shutdown()
+
+    def _store(self, event: evt.Event) -> int:
+        status = self._statuses.pop(0) if self._statuses else 0x0000
+        if status == 0 or status >> 12 == 0xB:
+            dataset = event.dataset
+            dataset.file_meta = event.file_meta
+            self.received.append(dataset)
+        return status
+
+
+class Bench:
+    """The four actors over one folder, stepped by hand."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.clock = Clock()
+        self.archive = Archive(folder / "archive", 0)
+        self.database: Database = open_database(f"sqlite:///{folder}/node.db")
+        self.receiver = Receiver(self.database, self.archive, self.clock)
+        self.assembler = Assembler(self.database, CompletenessRule(30), RoutingRule(10), self.clock)
+        retry = RetryPolicy(2, Backoff(60, 60))
+        place = Workplace(threshold_model(), "cpu", 1, 60.0, retry, ("pacs",))
+        self.worker = Worker(self.database, self.archive, place, self.clock)
+        route = Route("pacs", Peer("PACS", "127.0.0.1", port), "PANCREAS", 2.0, Backoff(10, 15))
+        self.courier = Courier(self.database, self.archive, route, self.clock)
+
+    @contextmanager
+    def listening(self) -> Iterator[Peer]:
+        server = dimse.listen(ListenerSettings(port=0), ("1.2.840.10008.1.2.1",), self.receiver.on_store)
+        try:
+            yield Peer("PANCREAS", "127.0.0.1", int(server.server_address[1]))
+        finally:
+            dimse.close(server, 2.0)
+
+    def take_in(self, paths: list[Path]) -> None:
+        """Store as the listener does, without the network."""
+        for path in paths:
+            self.receiver.store(path.read_bytes(), "SENDER")
+        self.clock.advance(31)
+        self.assembler.step()
+
+    def job(self, job_id: int = 1) -> Job:
+        with self.database.read() as connection:
+            return queue.job(connection, job_id)
+
+    def deliveries(self) -> list[tuple[str, int, str]]:
+        with self.database.read() as connection:
+            columns = (deliveries.c.state, deliveries.c.attempts, deliveries.c.reason)
+            statement = deliveries.select().with_only_columns(*columns).order_by(deliveries.c.id)
+            return [tuple(row) for row in connection.execute(statement)]
+
+    def result_files(self) -> dict[str, bytes]:
+        with self.database.read() as connection:
+            rows = connection.execute(results.select()).all()
+        return {row.sop_instance_uid: self.archive.path(row.path).read_bytes() for row in rows}
+
+
+@pytest.fixture
+def make_bench(tmp_path: Path) -> Iterator[Callable[[Pacs], Bench]]:
+    started: list[Bench] = []
+    archives: list[Pacs] = []
+
+    def make(pacs: Pacs) -> Bench:
+        archives.append(pacs)
+        started.append(Bench(tmp_path, pacs.start()))
+        return started[-1]
+
+    yield make
+    for bench in started:
+        bench.database.close()
+    for pacs in archives:
+        pacs.stop()
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_series(tmp_path_factory.mktemp("phantom"), PhantomOptions(**SMALL))
+
+
+def test_a_series_comes_in_and_its_volume_goes_out(make_bench: Callable[[Pacs], Bench], phantom: list[Path]) -> None:
+    pacs = Pacs()
+    bench = make_bench(pacs)
+    with bench.listening() as peer:
+        dimse.echo(peer, "SENDER", 5.0)
+        outcomes = [outcome for _, outcome in dimse.send(peer, "SENDER", phantom, 5.0)]
+    assert {outcome.event for outcome in outcomes} == {DeliveryEvent.ACCEPT}
+    assert bench.assembler.step() == 0  # not quiet for long enough
+    bench.clock.advance(31)
+    assert (bench.assembler.step(), bench.assembler.step()) == (1, 0)
+    assert (bench.worker.step(), bench.worker.step()) == (True, False)
+    assert bench.job().state is JobState.DONE
+    assert (bench.courier.step(), bench.courier.step()) == (2, 0)
+    assert [state for state, *_ in bench.deliveries()] == ["sent", "sent"]
+    assert sorted(dataset.Modality for dataset in pacs.received) == ["SEG", "SR"]
+    assert {dataset.PatientID for dataset in pacs.received} == {"PHANTOM-1"}
+    with bench.database.read() as connection:
+        (point,) = outbox.volumes(connection, "PHANTOM-1", None)
+    assert point.volume_ml == pytest.approx(PANCREAS.volume_ml, rel=0.05)
+    assert point.acquired_at == "20200102101113"
+
+
+def test_case_07_a_rerun_makes_the_same_objects(make_bench: Callable[[Pacs], Bench], phantom: list[Path]) -> None:
+    bench = make_bench(Pacs())
+    bench.take_in(phantom)
+    bench.worker.step()
+    first = bench.result_files()
+    bench.clock.advance(3600)
+    with bench.database.begin() as connection:
+        queue.requeue(connection, 1, bench.clock())
+    bench.worker.step()
+    assert bench.job().state is JobState.DONE
+    assert len(first) == 2
+    assert bench.result_files() == first
+
+
+def test_case_25_results_wait_for_a_pacs_that_is_away(make_bench: Callable[[Pacs], Bench], phantom: list[Path]) -> None:
+    pacs = Pacs()
+    bench = make_bench(pacs)
+    port = int(pacs._server.server_address[1])
+    pacs.stop()
+    bench.take_in(phantom)
+    bench.worker.step()
+    for attempts, wait_s in ((1, 10), (2, 15)):
+        assert bench.courier.step() == 2
+        assert [(state, tried) for state, tried, _ in bench.deliveries()] == [("pending", attempts)] * 2
+        bench.clock.advance(wait_s - 1)
+        assert bench.courier.step() == 0
+        bench.clock.advance(1)
+    pacs.start(port)
+    assert (bench.courier.step(), bench.courier.step()) == (2, 0)
+    assert [state for state, *_ in bench.deliveries()] == ["sent", "sent"]
+    assert len(pacs.received) == 2
+
+
+def test_case_27_a_pacs_without_a_context_for_the_results(
+    make_bench: Callable[[Pacs], Bench], phantom: list[Path]
+) -> None:
+    pacs = Pacs(classes=(CTImageStorage,))
+    bench = make_bench(pacs)
+    bench.take_in(phantom)
+    bench.worker.step()
+    bench.courier.step()
+    assert {state for state, *_ in bench.deliveries()} == {"failed"}
+    assert all("no presentation context" in reason for *_, reason in bench.deliveries())
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "reason"),
+    [
+        (0xA700, "pending", "0xA700 the archive is out of resources"),
+        (0xB000, "sent", "0xB000 warning: coercion"),
+        (0xC000, "failed", "0xC000 refused by the archive"),
+    ],
+)
+def test_case_26_each_instance_by_its_own_status(
+    make_bench: Callable[[Pacs], Bench], phantom: list[Path], status: int, state: str, reason: str
+) -> None:
+    pacs = Pacs(statuses=(status,))
+    bench = make_bench(pacs)
+    bench.take_in(phantom)
+    bench.worker.step()
+    bench.courier.step()
+    first, second = bench.deliveries()
+    assert first[0] == state
+    assert first[2].startswith(reason)
+    assert second[0] == "sent"
+    bench.clock.advance(11)
+    assert bench.courier.step() == (1 if state == "pending" else 0)
+    assert bench.deliveries()[0][0] == ("sent" if state == "pending" else state)
+
+
+def test_case_28_a_poison_series_fails_and_the_next_is_measured(
+    make_bench: Callable[[Pacs], Bench], phantom: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(Pacs())
+    bench.take_in(phantom)
+    (tmp_path / "second").mkdir()
+    bench.take_in(write_series(tmp_path / "second", PhantomOptions(**SMALL, seed="second")))
+    poison, honest = bench.job(1).series_instance_uid, worker.analyse
+
+    def analyse(series: Any, *arguments: Any) -> Any:
+        if series.series_instance_uid == poison:
+            raise RuntimeError("Phantom^Asymmetric")
+        return honest(series, *arguments)
+
+    monkeypatch.setattr(worker, "analyse", analyse)
+    assert bench.worker.step()
+    assert bench.worker.step()
+    assert (bench.job(1).state, bench.job(2).state) == (JobState.QUEUED, JobState.DONE)
+    assert not bench.worker.step()  # the first waits
+    bench.clock.advance(61)
+    assert bench.worker.step()
+    assert bench.job(1).state is JobState.FAILED
+    assert bench.job(1).reason == "internal error: RuntimeError; given up after 2 attempts"
+
+
+def test_a_job_of_a_dead_worker_is_taken_over(make_bench: Callable[[Pacs], Bench], phantom: list[Path]) -> None:
+    bench = make_bench(Pacs())
+    bench.take_in(phantom)
+    with bench.database.begin() as connection:
+        assert queue.claim(connection, "the dead", bench.clock(), 60.0)
+    assert not bench.worker.step()
+    bench.clock.advance(61)
+    bench.worker.step()  # takes it from the dead; it is due again after the wait
+    bench.clock.advance(61)
+    bench.worker.step()
+    assert (bench.job().state, bench.job().attempts) == (JobState.DONE, 2)
+
+
+def test_case_14_a_gap_is_refused_for_good(make_bench: Callable[[Pacs], Bench], tmp_path: Path) -> None:
+    bench = make_bench(Pacs())
+    (tmp_path / "gap").mkdir()
+    bench.take_in(write_series(tmp_path / "gap", PhantomOptions(**SMALL, missing=(11,))))
+    bench.worker.step()
+    assert bench.job().state is JobState.REFUSED
+    assert bench.job().reason
+    assert "PHANTOM" not in bench.job().reason
+    assert bench.deliveries() == []
+
+
+def test_case_13_a_caller_that_is_not_on_the_list_is_rejected(make_bench: Callable[[Pacs], Bench]) -> None:
+    bench = make_bench(Pacs())
+    settings = ListenerSettings(port=0, allowed_callers=("FRIEND",))
+    server = dimse.listen(settings, ("1.2.840.10008.1.2.1",), bench.receiver.on_store)
+    peer = Peer("PANCREAS", "127.0.0.1", int(server.server_address[1]))
+    try:
+        dimse.echo(peer, "FRIEND", 5.0)
+        with pytest.raises(dimse.Unavailable, match=r"association rejected: .*[Cc]alling"):
+            dimse.echo(peer, "STRANGER", 5.0)
+    finally:
+        dimse.close(server, 2.0)
+
+
+def test_case_02_a_full_disk_is_said_and_echo_still_answered(
+    make_bench: Callable[[Pacs], Bench], phantom: list[Path], tmp_path: Path
+) -> None:
+    bench = make_bench(Pacs())
+    bench.receiver._archive = Archive(tmp_path / "archive", 1 << 62)
+    with bench.listening() as peer:
+        ((_, outcome),) = dimse.send(peer, "SENDER", phantom[:1], 5.0)
+        dimse.echo(peer, "SENDER", 5.0)
+        assert outcome.event is DeliveryEvent.POSTPONE
+        assert outcome.reason.startswith("0xA700")
+        bench.receiver._archive = bench.archive
+        ((_, outcome),) = dimse.send(peer, "SENDER", phantom[:1], 5.0)
+    assert outcome.event is DeliveryEvent.ACCEPT
+
+
+def test_case_09_interleaved_series_over_parallel_associations(
+    make_bench: Callable[[Pacs], Bench], tmp_path: Path
+) -> None:
+    bench = make_bench(Pacs())
+    sent: list[list[Path]] = [[], [], []]
+    for seed in ("a", "b", "c"):
+        (tmp_path / seed).mkdir()
+        for number, path in enumerate(write_series(tmp_path / seed, PhantomOptions((30, 8, 8), seed=seed))):
+            sent[number % 3].append(path)
+    with bench.listening() as peer:
+        threads = [Thread(target=lambda part=part: list(dimse.send(peer, "SENDER", part, 5.0))) for part in sent]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    bench.clock.advance(31)
+    assert bench.assembler.step() == 3
+    assert [bench.job(job_id).instance_count for job_id in (1, 2, 3)] == [30, 30, 30]
+
+
+def test_the_actors_stop_when_told(make_bench: Callable[[Pacs], Bench]) -> None:
+    bench = make_bench(Pacs())
+    stop = Event()
+    actors: list[Callable[[Event], None]] = [bench.assembler.run, bench.worker.run, bench.courier.run]
+    threads = [Thread(target=run, args=(stop,)) for run in actors]
+    for thread in threads:
+        thread.start()
+    stop.set()
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()

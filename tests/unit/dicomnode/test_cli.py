@@ -1,0 +1,115 @@
+"""The command line: exit codes, one clear line on stderr, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dicomnode import cli
+
+ROOT = Path(__file__).parents[3]
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "node.toml"
+    path.write_text(f'[archive]\npath = "{tmp_path}/archive"\n[courier]\ntimeout_seconds = 2\n', encoding="utf-8")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("DICOMNODE_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["dicomnode", *(str(argument) for argument in arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capfd.readouterr()
+        return Ended(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def assert_one_line(ended: Ended, *parts: str) -> None:
+    assert ended.code == 1
+    assert ended.out == ""
+    (line,) = ended.err.strip().splitlines()
+    assert line.startswith("dicomnode: ")
+    assert all(part in line for part in parts), line
+
+
+def test_it_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "dicomnode", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in ("serve", "analyse", "send", "echo", "jobs", "requeue", "volumes"))
+    assert "Not a medical device" in " ".join(done.stdout.split())
+
+
+def test_settings_shows_values_and_where_they_come_from(run, config: Path) -> None:
+    ended = run("settings", "--json", "--config", config)
+    rows = {row["key"]: row for row in json.loads(ended.out)}
+    assert ended.code == 0
+    assert rows["courier.timeout_seconds"] == {"key": "courier.timeout_seconds", "value": 2.0, "origin": str(config)}
+    assert rows["listener.host"]["origin"] == "default"
+    table = run("settings", "--config", config)
+    assert "listener.ae_title" in table.out
+    assert "PANCREAS" in table.out
+
+
+def test_settings_shows_no_password(run, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DICOMNODE_DATABASE__URL", "postgresql://node:hunter2@db/node")
+    ended = run("settings", "--json", "--config", config)
+    assert "hunter2" not in ended.out
+    assert "postgresql://node:***@db/node" in ended.out
+
+
+def test_usage_errors_exit_with_2(run, config: Path) -> None:
+    assert run("nonsense").code == 2
+    assert run("echo", "--config", config).code == 2
+    assert run("echo", "PACS:104", "--config", config).code == 2
+    assert run("serve", "--only", "nobody", "--config", config).code == 2
+
+
+def test_a_wrong_setting_is_one_line(run, config: Path) -> None:
+    config.write_text("[listener]\nprot = 1\n", encoding="utf-8")
+    assert_one_line(run("settings", "--config", config), "listener.prot: unknown key")
+
+
+def test_an_unreachable_pacs_is_one_line(run, config: Path) -> None:
+    assert_one_line(run("echo", "PACS@127.0.0.1:9", "--config", config), "PACS@127.0.0.1:9", "no connection")
+
+
+@pytest.mark.parametrize("command", ["send", "analyse"])
+def test_input_that_is_no_dicom_is_one_line(run, config: Path, tmp_path: Path, command: str) -> None:
+    empty, text = tmp_path / "empty", tmp_path / "note.txt"
+    empty.mkdir()
+    text.write_text("hello", encoding="utf-8")
+    rest = ["--to", "PACS@127.0.0.1:9"] if command == "send" else ["--out", tmp_path / "out"]
+    for path, reason in ((empty, "the folder is empty"), (text, "not a DICOM file"), (tmp_path / "no", "no such file")):
+        assert_one_line(run(command, path, *rest, "--config", config), str(path), reason)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_node_has_no_jobs(run, config: Path) -> None:
+    assert json.loads(run("jobs", "--json", "--config", config).out) == []
+    assert_one_line(run("jobs", 7, "--config", config), "there is no job 7")
+    assert_one_line(run("requeue", 7, "--config", config), "there is no job 7")
+    assert_one_line(run("volumes", "P", "--config", config), "no volume was measured")
