@@ -50,7 +50,7 @@ def storescp(folder: Path, port: int) -> list[str]:
 
 def orthanc(folder: Path, port: int) -> list[str]:
     config = folder / "orthanc.json"
-    settings = {"DicomPort": port, "HttpServerEnabled": False, "DicomCheckCalledAet": False}
+    settings: dict[str, object] = {"DicomPort": port, "HttpServerEnabled": False, "DicomCheckCalledAet": False}
     settings |= {"StorageDirectory": str(folder / "db"), "IndexDirectory": str(folder / "db")}
     config.write_text(json.dumps(settings))
     return ["Orthanc", str(config)]

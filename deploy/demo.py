@@ -1,6 +1,7 @@
 """The demo: a node and an archive on loopback; a real CT goes in by C-STORE, SEG and SR come back by C-STORE.
 
-Run by `make demo`. Needs no rights and no network; everything it writes is in `demo-output/`.
+Run by `make demo`. Needs no rights and no network; everything it writes is in `demo-output/`, or the folder
+that DEMO_OUTPUT names.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from pipeline.volume import Segmentation
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "samples" / "ge-discovery-abdomen"
-OUTPUT = ROOT / "demo-output"
+OUTPUT = Path(os.environ.get("DEMO_OUTPUT", ROOT / "demo-output")).resolve()
 NAMES = {SegmentationStorage: "seg.dcm", Comprehensive3DSRStorage: "sr.dcm"}
 START_S, RESULT_S, STOP_S = 60, 900, 30
 
@@ -61,7 +62,7 @@ class Failed(Exception):
 def main() -> int:
     """Run the demo; 0 when the volume came back."""
     shutil.rmtree(OUTPUT, ignore_errors=True)
-    OUTPUT.mkdir()
+    OUTPUT.mkdir(parents=True)
     archive_port, node_port = free_ports(2)
     config = OUTPUT / "node.toml"
     config.write_text(CONFIG.format(node_port=node_port, archive_port=archive_port, folder=OUTPUT), encoding="utf-8")
@@ -76,6 +77,8 @@ def main() -> int:
     except Failed as error:
         print(f"demo failed: {error}\nThe node's log: {OUTPUT / 'node.log'}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
