@@ -14,16 +14,21 @@ from training.recipe import Recipe
 from training.slices import Slice, pseudo_volume
 from training.synthetic import Anatomy, Sample, read_anatomy, synthesise
 
+_RIMS = (4, 10)  # a lean and a stout body of each, in 3 mm of fat around the organs
 VALIDATION_SEEDS = range(1_000_000, 1_000_006)
 TEST_SEEDS = range(2_000_000, 2_000_020)
 
 
 def read_anatomies(folder: Path) -> list[Anatomy]:
-    """Every `NAME_117.nii.gz` with its `NAME_names.txt`; raises ValueError where there is none."""
+    """Every `NAME_117.nii.gz` with its `NAME_names.txt`, lean and stout; raises ValueError where there is none."""
     maps = sorted(folder.glob("*_117.nii.gz"))
     if not maps:
         raise ValueError(f"{folder}: no label map *_117.nii.gz")
-    return [read_anatomy(path, path.with_name(path.name.replace("_117.nii.gz", "_names.txt"))) for path in maps]
+    return [
+        read_anatomy(path, path.with_name(path.name.replace("_117.nii.gz", "_names.txt")), rim)
+        for rim in _RIMS
+        for path in maps
+    ]
 
 
 @dataclass(frozen=True)

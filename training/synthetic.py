@@ -21,6 +21,7 @@ LABELS = {
 FINE_MM = 1.5
 COARSE_MM = 3.0
 _FAT, _AIR = 118, 119  # codes of our own, beyond the 117 classes
+_ELSEWHERE = 0.35  # share of samples from anywhere in the body: what the pancreas is not
 _BODY_MARGIN = 12  # coarse voxels that the union of organs is closed by, to make a body around it
 
 # Words in a class name -> output label, HU without contrast, HU in a full portal venous phase; the first match counts.
@@ -63,18 +64,18 @@ class Sample:
     labels: Tensor
 
 
-def read_anatomy(label_map: Path, names: Path) -> Anatomy:
+def read_anatomy(label_map: Path, names: Path, rim: int = 4) -> Anatomy:
     """Read a label map in NIfTI, any orientation, and its list of `index name volume` lines."""
     image = nibabel.as_closest_canonical(nibabel.load(label_map))
     array = np.asarray(image.dataobj).astype(np.uint8).transpose(2, 1, 0)[:, ::-1, ::-1]  # RAS -> SPL
-    return make_anatomy(torch.from_numpy(array.copy()), names.read_text(encoding="utf-8"))
+    return make_anatomy(torch.from_numpy(array.copy()), names.read_text(encoding="utf-8"), rim)
 
 
-def make_anatomy(codes: Tensor, names: str) -> Anatomy:
-    """Add fat within and air around the labelled body. names: lines of `index name ...`."""
+def make_anatomy(codes: Tensor, names: str, rim: int = 4) -> Anatomy:
+    """Add fat within and air around the labelled body. names: lines of `index name ...`; rim: of fat, in 3 mm."""
     body = nn_functional.max_pool3d((codes > 0)[None, None].float(), 2, ceil_mode=True)
     for pool in (_dilate, _erode):  # a closing, wider out than in: it leaves a rim of fat
-        body = pool(body, _BODY_MARGIN if pool is _dilate else _BODY_MARGIN - 4)
+        body = pool(body, _BODY_MARGIN if pool is _dilate else _BODY_MARGIN - rim)
     body = nn_functional.interpolate(body, size=codes.shape, mode="nearest")[0, 0] > 0
     filled = torch.where(codes > 0, codes, torch.where(body, _FAT, _AIR).to(torch.uint8))
     tissue = torch.full((120,), len(_TISSUES) - 1)
@@ -110,6 +111,8 @@ def _sample_codes(anatomy: Anatomy, shape: tuple[int, int, int], generator: torc
     moved += nn_functional.interpolate(coarse, size=fine, mode="trilinear", align_corners=True)[0].permute(1, 2, 3, 0)
     centre = anatomy.pancreas.float().mean(0) + _uniform(generator, -1, 1, 3) * torch.tensor([28.0, 22.0, 28.0])
     size = torch.tensor(anatomy.codes.shape, dtype=torch.float32)
+    if torch.rand(1, generator=generator) < _ELSEWHERE:
+        centre = size * _uniform(generator, 0.1, 0.9, 3)
     normal = ((moved + centre) / (size - 1) * 2 - 1).flip(-1)[None]
     # The code for air is moved to 0 and back, so that what lies beyond the map is air.
     shifted = (_AIR - anatomy.codes).float()[None, None]
