@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from models.bundle import write_bundle
@@ -81,9 +81,11 @@ class ServedNode:
         wait_for("the node listens", self._listens)
 
     def kill(self) -> None:
-        """As a power cut would: no time to tidy up. The worker sees that it is orphaned and ends too."""
+        """As a power cut would, the worker's process too: no time to tidy up."""
         assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGKILL)
+        node = psutil.Process(self._process.pid)
+        for process in (node, *node.children(recursive=True)):
+            process.kill()
         self._process.wait()
 
     def stop(self) -> int:
