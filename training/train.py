@@ -54,7 +54,9 @@ class Trainer:
         self._recipe, self._run, self._anatomies = recipe, run, anatomies
         self._training, self._validation = split_by_patient(slices, recipe.held_out_patients, SPLIT_SEED)
         self.network: nn.Module = build(arguments.pop("name"), arguments).to(run.device)
-        self.network.to(memory_format=torch.channels_last_3d)  # a third faster on the CPU
+        for weights in self.network.parameters():
+            if weights.dim() == 5:  # a convolution in this order is a third faster on the CPU
+                weights.data = weights.data.contiguous(memory_format=torch.channels_last_3d)
         self._optimizer = torch.optim.AdamW(self.network.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
         self._step, self._seconds, self._best = 0, 0.0, -1.0
         run.folder.mkdir(parents=True, exist_ok=True)
