@@ -38,7 +38,7 @@ def judge_synthetic(model: Model, anatomies: list[Anatomy]) -> Iterator[Case]:
     """Unseen deformations through the path that a patient's series takes from its voxels on."""
     options = Options(at=datetime.now(UTC))
     for seed in TEST_SEEDS:
-        sample = synthesise(anatomies[seed % len(anatomies)], _SHAPE, seed)
+        sample = synthesise(anatomies[seed % len(anatomies)], _SHAPE, seed, elsewhere=0)
         affine = np.eye(4)
         # Slices to Superior, rows to Posterior, columns to Left, in LPS coordinates.
         affine[:3, :3] = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]]) * COARSE_MM

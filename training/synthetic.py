@@ -21,7 +21,6 @@ LABELS = {
 FINE_MM = 1.5
 COARSE_MM = 3.0
 _FAT, _AIR = 118, 119  # codes of our own, beyond the 117 classes
-_ELSEWHERE = 0.35  # share of samples from anywhere in the body: what the pancreas is not
 _BODY_MARGIN = 12  # coarse voxels that the union of organs is closed by, to make a body around it
 
 # Words in a class name -> output label, HU without contrast, HU in a full portal venous phase; the first match counts.
@@ -87,10 +86,13 @@ def make_anatomy(codes: Tensor, names: str, rim: int = 4) -> Anatomy:
     return Anatomy(filled, tissue)
 
 
-def synthesise(anatomy: Anatomy, shape: tuple[int, int, int], seed: int) -> Sample:
-    """A synthetic CT of the given shape at 3 mm, near the pancreas; the same seed makes the same sample."""
+def synthesise(anatomy: Anatomy, shape: tuple[int, int, int], seed: int, *, elsewhere: float = 0.35) -> Sample:
+    """A synthetic CT of the given shape at 3 mm; the same seed makes the same sample.
+
+    elsewhere: share of samples from anywhere in the body, which show what the pancreas is not; the others are near it.
+    """
     generator = torch.Generator().manual_seed(seed)
-    codes = _sample_codes(anatomy, shape, generator)
+    codes = _sample_codes(anatomy, shape, elsewhere, generator)
     tissue = anatomy.tissue[codes.long()]
     labels = torch.tensor([row[1] for row in _TISSUES])[tissue]
     labels[codes >= _FAT] = 0
@@ -99,8 +101,10 @@ def synthesise(anatomy: Anatomy, shape: tuple[int, int, int], seed: int) -> Samp
     return Sample(_degrade(hounsfield, generator), share.argmax(0))
 
 
-def _sample_codes(anatomy: Anatomy, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-    """Codes at 1.5 mm of a deformed body: affine and elastic, centred near the pancreas."""
+def _sample_codes(
+    anatomy: Anatomy, shape: tuple[int, int, int], elsewhere: float, generator: torch.Generator
+) -> Tensor:
+    """Codes at 1.5 mm of a deformed body: affine and elastic."""
     fine = tuple(2 * n for n in shape)
     axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in fine), indexing="ij")
     grid = torch.stack(axes, -1)
@@ -111,7 +115,7 @@ def _sample_codes(anatomy: Anatomy, shape: tuple[int, int, int], generator: torc
     moved += nn_functional.interpolate(coarse, size=fine, mode="trilinear", align_corners=True)[0].permute(1, 2, 3, 0)
     centre = anatomy.pancreas.float().mean(0) + _uniform(generator, -1, 1, 3) * torch.tensor([28.0, 22.0, 28.0])
     size = torch.tensor(anatomy.codes.shape, dtype=torch.float32)
-    if torch.rand(1, generator=generator) < _ELSEWHERE:
+    if torch.rand(1, generator=generator) < elsewhere:
         centre = size * _uniform(generator, 0.1, 0.9, 3)
     normal = ((moved + centre) / (size - 1) * 2 - 1).flip(-1)[None]
     # The code for air is moved to 0 and back, so that what lies beyond the map is air.
