@@ -7,6 +7,7 @@ bowel content, texture, blur and noise. Arrays and tensors are slice, row, colum
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import nibabel
@@ -49,7 +50,7 @@ class Anatomy:
     codes: Tensor
     tissue: Tensor
 
-    @property
+    @cached_property
     def pancreas(self) -> Tensor:
         """Indices (n, 3) of the pancreas."""
         return (self.tissue[self.codes.long()] == 0).nonzero()
@@ -72,6 +73,8 @@ def read_anatomy(label_map: Path, names: Path, rim: int = 4) -> Anatomy:
 
 def make_anatomy(codes: Tensor, names: str, rim: int = 4) -> Anatomy:
     """Add fat within and air around the labelled body. names: lines of `index name ...`; rim: of fat, in 3 mm."""
+    # Room for the fat and the air around: label maps often end at the skin.
+    codes = nn_functional.pad(codes, (2 * _BODY_MARGIN,) * 4)
     body = nn_functional.max_pool3d((codes > 0)[None, None].float(), 2, ceil_mode=True)
     for pool in (_dilate, _erode):  # a closing, wider out than in: it leaves a rim of fat
         body = pool(body, _BODY_MARGIN if pool is _dilate else _BODY_MARGIN - rim)
