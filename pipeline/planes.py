@@ -1,79 +1,30 @@
-"""CT image planes: one frame of one file, where it lies, and how its stored values become Hounsfield units."""
+"""CT image planes: one frame of one file, where it lies, and how its stored values are scaled."""
 
 from __future__ import annotations
 
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
-from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.datadict import dictionary_description, tag_for_keyword
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
-from pydicom.encaps import generate_frames
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.utils import iter_pixels
 from pydicom.tag import BaseTag
-from pydicom.uid import (
-    HTJ2K,
-    JPEG2000,
-    UID,
-    CTImageStorage,
-    DeflatedExplicitVRLittleEndian,
-    EnhancedCTImageStorage,
-    ExplicitVRLittleEndian,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    LegacyConvertedEnhancedCTImageStorage,
-    RLELossless,
-)
+from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
+from pipeline.decoders import DECODABLE_TRANSFER_SYNTAXES
 from pipeline.errors import NotImageData, Undecodable, UnfitGeometry, UnfitSeries
-from pipeline.jpeg import check_lossless
-
-AIR_HU = -1024.0
-"""Padding, and whatever a scanner writes below air, is raised to this."""
 
 MULTI_FRAME_SOP_CLASSES = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 SOP_CLASSES = (CTImageStorage, *MULTI_FRAME_SOP_CLASSES)
-
-# One decoder for each syntax, so that voxels do not depend on what else is installed, and one that raises on damage:
-# GDCM ends the whole process on some damaged streams, and so reads only JPEG lossless, which no other does, and not
-# before `check_lossless`. JPEG Baseline and Extended are not here: CT is never 8-bit, and no decoder here reads 12-bit
-# samples.
-_DECODERS = {
-    ExplicitVRLittleEndian: "",
-    ImplicitVRLittleEndian: "",
-    DeflatedExplicitVRLittleEndian: "",
-    JPEGLSLossless: "pyjpegls",
-    JPEG2000Lossless: "pylibjpeg",
-    JPEGLosslessSV1: "gdcm",
-    JPEGLossless: "gdcm",
-    RLELossless: "pydicom",
-    HTJ2KLossless: "pylibjpeg",
-    HTJ2KLosslessRPCL: "pylibjpeg",
-    JPEGLSNearLossless: "pyjpegls",
-    JPEG2000: "pylibjpeg",
-    HTJ2K: "pylibjpeg",
-}
-DECODABLE_TRANSFER_SYNTAXES: tuple[str, ...] = tuple(
-    uid for uid, plugin in _DECODERS.items() if not plugin or plugin in get_decoder(uid).available_plugins
-)
-"""UIDs of the transfer syntaxes whose CT pixel data the decoders installed here read; the listener negotiates these."""
 
 _UNFIT_IMAGE_TYPES = {
     "LOCALIZER": "a localizer",
@@ -95,7 +46,7 @@ UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInst
 _LONGEST_SIDE = 4096
 
 # What pydicom and its decoders raise on damaged input; each was met with truncated or altered files.
-_READING_ERRORS = (
+READING_ERRORS = (
     ArithmeticError,
     AttributeError,
     BytesLengthException,
@@ -140,7 +91,7 @@ def read_instance(path: Path) -> tuple[Dataset, tuple[Plane, ...]]:
     """
     try:
         return _read_instance(path)
-    except _READING_ERRORS as error:  # pydicom converts values when they are asked for, and fails as it meets damage
+    except READING_ERRORS as error:  # pydicom converts values when they are asked for, and fails as it meets damage
         raise NotImageData(f"{path.name}: a damaged or truncated DICOM file") from error
 
 
@@ -156,33 +107,6 @@ def _read_instance(path: Path) -> tuple[Dataset, tuple[Plane, ...]]:
         _plane(header, instance, path, frame) for frame, header in enumerate(_frame_headers(instance, path.name))
     )
     return instance, planes
-
-
-def decode(planes: Sequence[Plane]) -> Iterator[NDArray[np.float64]]:
-    """Decode planes of ONE file into HU, in the order given: arrays of shape (row, column).
-
-    Raises `Undecodable` naming the file.
-    """
-    first = planes[0]
-    plugin = _DECODERS[UID(first.transfer_syntax)]
-    try:
-        arrays = iter_pixels(_source(first, plugin), indices=[plane.frame for plane in planes], decoding_plugin=plugin)
-        for plane, stored in zip(planes, arrays, strict=True):
-            yield _to_hounsfield(stored, plane)
-    except (*_READING_ERRORS, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]  # the decoder's own words come last
-        raise Undecodable(f"{first.path.name}: the pixel data cannot be decoded ({reason.strip()})") from error
-
-
-def _source(plane: Plane, plugin: str) -> Path | Dataset:
-    """What pydicom decodes from: mostly the path, from which it reads frame by frame."""
-    if plugin != "gdcm" and plane.transfer_syntax != DeflatedExplicitVRLittleEndian:
-        return plane.path
-    instance = pydicom.dcmread(plane.path)  # from a path pydicom does not inflate
-    if plugin == "gdcm":
-        for stream in generate_frames(instance.PixelData, number_of_frames=int(instance.get("NumberOfFrames") or 1)):
-            check_lossless(stream, plane.rows, plane.columns)
-    return instance
 
 
 def _check_uid(instance: Dataset, keyword: str, name: str) -> None:
@@ -218,7 +142,7 @@ def _drop_unreadable(instance: Dataset) -> None:
         try:
             if isinstance(element, RawDataElement):
                 convert_raw_data_element(element, ds=instance)
-        except _READING_ERRORS:
+        except READING_ERRORS:
             del instance[tag]
 
 
@@ -328,17 +252,6 @@ def _padding(instance: Dataset) -> tuple[int, int] | None:
     if instance.PixelRepresentation == 1:
         ends = [end - 0x10000 if end >= 0x8000 else end for end in ends]
     return min(ends), max(ends)
-
-
-def _to_hounsfield(stored: NDArray[np.integer[Any]], plane: Plane) -> NDArray[np.float64]:
-    if stored.shape != (plane.rows, plane.columns):
-        raise ValueError(f"{stored.shape} voxels where {(plane.rows, plane.columns)} are declared")
-    # float64: whole slopes and intercepts give exact whole numbers, whatever the stored type.
-    hounsfield = stored.astype(np.float64) * plane.slope + plane.intercept
-    if plane.padding is not None:
-        low, high = plane.padding
-        hounsfield[(stored >= low) & (stored <= high)] = AIR_HU
-    return np.maximum(hounsfield, AIR_HU, out=hounsfield)
 
 
 def _whole(instance: Dataset, keyword: str, name: str) -> int:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +13,10 @@ from highdicom.spatial import get_normal_vector, get_plane_sort_index
 from numpy.typing import NDArray
 from pydicom import Dataset
 
+from pipeline.decoders import DECODABLE_TRANSFER_SYNTAXES as DECODABLE_TRANSFER_SYNTAXES
+from pipeline.decoding import read_hounsfield
 from pipeline.errors import NotImageData, UnfitGeometry, UnfitSeries
-from pipeline.planes import DECODABLE_TRANSFER_SYNTAXES as DECODABLE_TRANSFER_SYNTAXES
-from pipeline.planes import Plane, decode, describe_attribute, read_instance
+from pipeline.planes import Plane, describe_attribute, read_instance
 from pipeline.volume import Volume
 
 TOLERANCE_VOXELS = 0.1
@@ -97,24 +95,8 @@ def open_series(paths: Sequence[Path]) -> Series:
 
 
 def read_volume(series: Series) -> Volume:
-    """Decode a series into HU by its modality LUT; padding and whatever lies below air becomes -1024 HU.
-
-    int16 where every slope and intercept is whole, else float32. Raises `Undecodable` naming the file.
-    """
-    is_whole = all(plane.slope.is_integer() and plane.intercept.is_integer() for plane in series.planes)
-    hounsfield = np.empty(series.geometry.spatial_shape, np.int16 if is_whole else np.float32)
-    of_file: dict[Path, list[int]] = defaultdict(list)
-    for index, plane in enumerate(series.planes):
-        of_file[plane.path].append(index)
-
-    def fill(indices: list[int]) -> None:
-        for index, decoded in zip(indices, decode([series.planes[index] for index in indices]), strict=True):
-            np.clip(decoded, None, np.iinfo(np.int16).max, out=hounsfield[index], casting="unsafe")
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(fill, of_file.values()):
-            pass
-    return Volume(hounsfield, series.geometry)
+    """Decode a series into HU; raises `Undecodable` naming the file. See `pipeline.decoding.read_hounsfield`."""
+    return Volume(read_hounsfield(series.planes), series.geometry)
 
 
 def _check_one_series(instances: Sequence[Dataset], names: Sequence[str]) -> None:

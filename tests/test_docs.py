@@ -19,8 +19,8 @@ from dicomnode.jobs import JobEvent, JobState
 from dicomnode.node import Actor
 from dicomnode.settings import DestinationSettings, Settings
 from models.bundle import default_bundle
+from pipeline.decoders import DECODABLE_TRANSFER_SYNTAXES
 from pipeline.measure import Flag
-from pipeline.planes import DECODABLE_TRANSFER_SYNTAXES
 from pipeline.sr import TITLES
 
 ROOT = Path(__file__).parents[1]

@@ -1,0 +1,87 @@
+"""Planes -> Hounsfield units: decoding with every core."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.encaps import generate_frames
+from pydicom.pixels.utils import iter_pixels
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+
+from pipeline.decoders import DECODERS
+from pipeline.errors import Undecodable
+from pipeline.jpeg import check_lossless
+from pipeline.planes import READING_ERRORS, Plane
+
+AIR_HU = -1024.0
+"""Padding, and whatever a scanner writes below air, is raised to this."""
+
+
+def read_hounsfield(planes: Sequence[Plane]) -> NDArray[np.int16] | NDArray[np.float32]:
+    """Decode planes of one size into HU by their modality LUTs (PS3.3 C.11.1): an array of (slice, row, column).
+
+    Padding and whatever lies below air becomes -1024 HU. int16 where every slope and intercept is whole, else float32.
+    Raises `Undecodable` naming the file.
+    """
+    is_whole = all(plane.slope.is_integer() and plane.intercept.is_integer() for plane in planes)
+    shape = (len(planes), planes[0].rows, planes[0].columns)
+    hounsfield = np.empty(shape, np.int16 if is_whole else np.float32)
+    of_file: dict[Path, list[int]] = defaultdict(list)
+    for index, plane in enumerate(planes):
+        of_file[plane.path].append(index)
+
+    def fill(indices: list[int]) -> None:
+        for index, decoded in zip(indices, _decode([planes[index] for index in indices]), strict=True):
+            np.clip(decoded, None, np.iinfo(np.int16).max, out=hounsfield[index], casting="unsafe")
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(fill, of_file.values()):
+            pass
+    return hounsfield
+
+
+def _decode(planes: Sequence[Plane]) -> Iterator[NDArray[np.float64]]:
+    """Decode planes of ONE file into HU, in the order given: arrays of shape (row, column).
+
+    Raises `Undecodable` naming the file.
+    """
+    first = planes[0]
+    plugin = DECODERS[UID(first.transfer_syntax)]
+    try:
+        arrays = iter_pixels(_source(first, plugin), indices=[plane.frame for plane in planes], decoding_plugin=plugin)
+        for plane, stored in zip(planes, arrays, strict=True):
+            yield _to_hounsfield(stored, plane)
+    except (*READING_ERRORS, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]  # the decoder's own words come last
+        raise Undecodable(f"{first.path.name}: the pixel data cannot be decoded ({reason.strip()})") from error
+
+
+def _source(plane: Plane, plugin: str) -> Path | Dataset:
+    """What pydicom decodes from: mostly the path, from which it reads frame by frame."""
+    if plugin != "gdcm" and plane.transfer_syntax != DeflatedExplicitVRLittleEndian:
+        return plane.path
+    instance = pydicom.dcmread(plane.path)  # from a path pydicom does not inflate
+    if plugin == "gdcm":
+        for stream in generate_frames(instance.PixelData, number_of_frames=int(instance.get("NumberOfFrames") or 1)):
+            check_lossless(stream, plane.rows, plane.columns)
+    return instance
+
+
+def _to_hounsfield(stored: NDArray[np.integer[Any]], plane: Plane) -> NDArray[np.float64]:
+    if stored.shape != (plane.rows, plane.columns):
+        raise ValueError(f"{stored.shape} voxels where {(plane.rows, plane.columns)} are declared")
+    # float64: whole slopes and intercepts give exact whole numbers, whatever the stored type.
+    hounsfield = stored.astype(np.float64) * plane.slope + plane.intercept
+    if plane.padding is not None:
+        low, high = plane.padding
+        hounsfield[(stored >= low) & (stored <= high)] = AIR_HU
+    return np.maximum(hounsfield, AIR_HU, out=hounsfield)
