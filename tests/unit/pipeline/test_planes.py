@@ -16,5 +16,5 @@ SMALL = PhantomOptions(shape=(6, 48, 60), spacing_mm=(8.0, 4.0, 4.0))
 class TestMultiFrame:
     def test_a_missing_frame_is_named(self, tmp_path: Path) -> None:
         path = write_multiframe(tmp_path / "enhanced.dcm", replace(SMALL, missing=[3]))
-        with pytest.raises(Exception, match=r"enhanced.dcm frame \d and enhanced.dcm frame \d"):
+        with pytest.raises(Exception, match=r"enhanced\.dcm\)? frame \d and .*frame \d"):
             open_series([path])
