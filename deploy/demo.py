@@ -194,9 +194,9 @@ def show() -> None:
     """Print the volume that the received SR states, and draw the received SEG onto the CT."""
     report = dcmread(OUTPUT / "sr.dcm")
     volume = read_volume(series := open_series(sorted(SAMPLE.glob("*.dcm"))))
-    received = hd.seg.segread(OUTPUT / "seg.dcm").get_volume(combine_segments=True).match_geometry(series.geometry)
+    received = hd.seg.segread(OUTPUT / "seg.dcm").get_volume(combine_segments=True).match_geometry(series.grid.geometry)
     mask = np.ascontiguousarray(received.array.astype(bool))
-    draw_overlay(volume, Segmentation(mask, series.geometry, 0.0), OUTPUT / "overlay.png")
+    draw_overlay(volume, Segmentation(mask, series.grid, 0.0), OUTPUT / "overlay.png")
     print(f"\npancreas volume, as the SR states it: {stated_volume(report)}")
     for name, what in (("seg.dcm", "DICOM SEG"), ("sr.dcm", "TID 1500 SR"), ("overlay.png", "the SEG on the CT")):
         print(f"  {what:<18} {OUTPUT / name}")

@@ -12,6 +12,7 @@ from pydicom import Dataset
 from models.bundle import Model
 from models.card import Card
 from pipeline import VERSION
+from pipeline.assumptions import Assumption
 from pipeline.errors import Exhausted, UnfitSeries
 from pipeline.infer import InferenceOptions, predict
 from pipeline.measure import Measurement, measure
@@ -46,7 +47,10 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """All that one analysis found. seg is None where the structure was not found; sr then gives the reason."""
+    """All that one analysis found. seg is None where the structure was not found; sr then gives the reason.
+
+    assumptions: what was taken for granted about the series, corrected or left out.
+    """
 
     volume: Volume
     segmentation: Segmentation
@@ -54,6 +58,7 @@ class Findings:
     seg: Dataset | None
     sr: Dataset
     card: Card
+    assumptions: tuple[Assumption, ...]
 
 
 def analyse(series: Series, model: Model, options: Options) -> Findings:
@@ -62,23 +67,23 @@ def analyse(series: Series, model: Model, options: Options) -> Findings:
     Raises a kind of `Refused` where the series is not fit for the model, `Exhausted` where memory runs out. The same
     arguments give the same findings, to the UIDs and the bytes of the results.
     """
-    check_fit(series.geometry.spatial_shape[0], model.card)
+    check_fit(series.grid.shape[0], model.card)
     volume = read_volume(series)
     segmentation, measurement = segment(volume, model, options)
     found = measurement.voxel_count > 0
     seg = to_seg(series, segmentation, model.card, options.at, measurement=measurement) if found else None
     sr = to_sr(series, measurement, model.card, options.at, seg=seg, title=options.report_title)
-    return Findings(volume, segmentation, measurement, seg, sr, model.card)
+    return Findings(volume, segmentation, measurement, seg, sr, model.card, series.assumptions)
 
 
 def segment(volume: Volume, model: Model, options: Options) -> tuple[Segmentation, Measurement]:
     """Segment and measure a volume from anywhere, DICOM or not; raises as `analyse` does."""
-    check_fit(volume.geometry.spatial_shape[0], model.card)
+    check_fit(volume.grid.shape[0], model.card)
     try:
         tensor = to_tensor(volume, model.card)
         inference = InferenceOptions(options.device, options.batch_size, options.progress)
         probabilities = predict(tensor, model, inference)
-        segmentation = to_segmentation(probabilities, model.card, volume.geometry)
+        segmentation = to_segmentation(probabilities, model.card, volume.grid)
     except MemoryError as error:
         raise Exhausted(f"out of memory on the host with {volume.hounsfield.shape} voxels") from error
     return segmentation, measure(segmentation, volume)
@@ -98,10 +103,12 @@ def describe(measurement: Findings | Measurement, card: Card | None = None) -> d
     if isinstance(measurement, Findings):
         findings = measurement
         return describe(findings.measurement, findings.card) | {
-            "slices_rows_columns": [int(size) for size in findings.volume.geometry.spatial_shape],
-            "spacing_mm": [round(float(step), 6) for step in findings.volume.geometry.spacing],
+            "slices_rows_columns": list(findings.volume.grid.shape),
+            "shear_mm": [round(float(step), 6) for step in findings.volume.grid.shear_mm],
+            "spacing_mm": [round(float(step), 6) for step in findings.volume.grid.geometry.spacing],
             "seg_sop_instance_uid": str(findings.seg.SOPInstanceUID) if findings.seg else None,
             "sr_sop_instance_uid": str(findings.sr.SOPInstanceUID),
+            "assumptions": [{"kind": str(one.kind), "text": one.text} for one in findings.assumptions],
         }
     if card is None:
         raise ValueError("a measurement alone does not say by which model it was made")
@@ -113,6 +120,9 @@ def describe(measurement: Findings | Measurement, card: Card | None = None) -> d
         "voxel_volume_mm3": measurement.voxel_volume_mm3,
         "confidence": round(measurement.confidence, 4),
         "mean_hu": None if measurement.mean_hu is None else round(measurement.mean_hu, 2),
+        "slice_count": measurement.slice_count,
+        "components": measurement.components,
+        "left_out_ml": round(measurement.left_out_ml, 3),
         "flags": {str(flag): flag.meaning for flag in measurement.flags},
         "model": {"name": card.name, "version": card.version, "sha256": card.sha256, "statement": card.statement},
         "pipeline_version": VERSION,

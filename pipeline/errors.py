@@ -2,6 +2,7 @@
 
 Refused                 the input will never be measured, however often it is tried
 ├── NotImageData        no DICOM, no CT, an empty folder, an unreadable or truncated file
+├── NotASlice           an object beside the slices of a volume: a localizer, a report, a projection
 ├── UnfitSeries         CT, but not one the model may be used on (localizer, too few slices ...)
 ├── UnfitGeometry       positions, spacing or orientation that do not make one regular grid
 └── Undecodable         pixel data that no decoder here can read
@@ -18,6 +19,16 @@ class Refused(Exception):
 
 class NotImageData(Refused):
     """Nothing here is a CT image: no DICOM, an empty folder, a truncated file."""
+
+
+class NotASlice(Refused):
+    """A DICOM object that is no slice of a CT volume; beside slices it is left out, alone it is no series."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        """name: of the image or file. reason: without the name."""
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
 
 
 class UnfitSeries(Refused):

@@ -11,7 +11,8 @@ import SimpleITK as sitk
 from highdicom import VolumeGeometry
 
 from pipeline.errors import NotImageData, UnfitGeometry
-from pipeline.volume import Segmentation, Volume
+from pipeline.preprocess import resample
+from pipeline.volume import Grid, Segmentation, Volume
 
 
 def read_nifti(path: Path) -> Volume:
@@ -34,17 +35,31 @@ def read_nifti(path: Path) -> Volume:
         image = image[:, :, :, 0]
     voxels = sitk.GetArrayFromImage(image)
     whole = np.issubdtype(voxels.dtype, np.integer) and voxels.min() >= -32768 and voxels.max() <= 32767
-    return Volume(voxels.astype(np.int16 if whole else np.float32), _geometry(image))
+    return Volume(voxels.astype(np.int16 if whole else np.float32), Grid(_geometry(image)))
 
 
 def write_nifti(segmentation: Segmentation, path: Path) -> None:
-    """Write a mask as 0 and 1, uint8, with the geometry of its grid; the name's ending decides on compression."""
-    geometry = segmentation.geometry
-    image = sitk.GetImageFromArray(segmentation.mask.astype(np.uint8))
-    image.SetOrigin(geometry.position)
-    image.SetSpacing(tuple(reversed(geometry.spacing)))
-    image.SetDirection(tuple(float(cosine) for cosine in geometry.direction[:, ::-1].ravel()))
+    """Write a mask as 0 and 1, uint8, with the geometry of its grid; the name's ending decides on compression.
+
+    A sheared grid, which ITK's readers refuse, is resampled to an upright one that covers it.
+    """
+    mask, grid = segmentation.mask, segmentation.grid
+    if grid.is_sheared:
+        upright = _upright(grid)
+        mask, grid = resample(mask.astype(np.float32), grid, upright, outside=0.0) > 0.5, upright
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    image.SetOrigin(grid.geometry.position)
+    image.SetSpacing(tuple(reversed(grid.geometry.spacing)))
+    image.SetDirection(tuple(float(cosine) for cosine in grid.geometry.direction[:, ::-1].ravel()))
     sitk.WriteImage(image, str(path), useCompression=True)
+
+
+def _upright(grid: Grid) -> Grid:
+    """The grid without its shear, its planes enlarged by as much as the last lies beside the first."""
+    beside = np.divide(grid.shear_mm, grid.geometry.spacing[1:]) * (grid.shape[0] - 1)
+    before, after = np.floor(np.minimum(beside, 0)).astype(int), np.ceil(np.maximum(beside, 0)).astype(int)
+    padding = [[0, 0], *([-int(low), int(high)] for low, high in zip(before, after, strict=True))]
+    return Grid(grid.geometry.pad(padding))
 
 
 def _check_whole(path: Path, image: sitk.Image) -> None:

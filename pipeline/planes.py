@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom import Dataset
-from pydicom.datadict import dictionary_description, tag_for_keyword
+from pydicom.datadict import dictionary_description, dictionary_has_tag, tag_for_keyword
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
@@ -21,7 +21,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from pipeline.decoders import DECODABLE_TRANSFER_SYNTAXES
-from pipeline.errors import NotImageData, Undecodable, UnfitGeometry, UnfitSeries
+from pipeline.errors import NotASlice, NotImageData, Undecodable, UnfitGeometry, UnfitSeries
 
 MULTI_FRAME_SOP_CLASSES = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 SOP_CLASSES = (CTImageStorage, *MULTI_FRAME_SOP_CLASSES)
@@ -43,7 +43,33 @@ _NOT_HOUNSFIELD = {"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"}
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID")
 """What SEG and SR refer to: each instance has them, or no result could be written."""
 
+MARKS = (
+    "AcquisitionNumber",
+    "TemporalPositionIdentifier",
+    "TemporalPositionIndex",
+    "NominalPercentageOfCardiacPhase",
+    "AcquisitionDateTime",
+    "ConvolutionKernel",
+    "KVP",
+    "ImageType",
+)
+"""Attributes that tell the acquisitions or phases of one series apart, the first that does so decides.
+
+AcquisitionDateTime stands for AcquisitionDate and AcquisitionTime, too; of a frame, the attributes of its functional
+groups that mean the same (PS3.3 C.7.6.16.2.2, C.8.15.3)."""
+
+_FRAME_MARKS = {
+    "AcquisitionNumber": ("FrameContentSequence", "FrameAcquisitionNumber"),
+    "TemporalPositionIndex": ("FrameContentSequence", "TemporalPositionIndex"),
+    "NominalPercentageOfCardiacPhase": ("CardiacSynchronizationSequence", "NominalPercentageOfCardiacPhase"),
+    "AcquisitionDateTime": ("FrameContentSequence", "FrameAcquisitionDateTime"),
+    "ConvolutionKernel": ("CTReconstructionSequence", "ConvolutionKernel"),
+    "KVP": ("CTXRayDetailsSequence", "KVP"),
+    "ImageType": ("CTImageFrameTypeSequence", "FrameType"),
+}
+
 _LONGEST_SIDE = 4096
+_LONGEST_NAME = 40
 
 # What pydicom and its decoders raise on damaged input; each was met with truncated or altered files.
 READING_ERRORS = (
@@ -66,7 +92,7 @@ class Plane:
 
     frame: index in the file, from 0. orientation: unit row then column cosines, orthogonal. position: centre of the
     first voxel, mm. spacing_mm: between rows, between columns. HU = slope * stored + intercept; stored values within
-    padding (both ends included) are no image.
+    padding (both ends included) are no image. marks: of MARKS, those that the file gives, as text.
     """
 
     path: Path
@@ -81,13 +107,32 @@ class Plane:
     slope: float
     intercept: float
     padding: tuple[int, int] | None
+    marks: Mapping[str, str]
+
+    @property
+    def acquired_at(self) -> str:
+        """Date and time of the acquisition as DICOM writes them, which sorts; empty where the file has none."""
+        return self.marks.get("AcquisitionDateTime", "")
 
 
-def read_instance(path: Path) -> tuple[Dataset, tuple[Plane, ...]]:
-    """Read a CT file: its attributes without the pixel data, and its planes in the order of the file.
+@dataclass(frozen=True, eq=False)
+class CTFile:
+    """A CT file: its attributes without the pixel data, its planes in the order of the file.
 
-    Raises a kind of `Refused` that names the file and what is wrong: no DICOM, truncated, no CT, a transfer syntax or
-    an image type that is not read, an attribute that is missing or makes no sense.
+    unreadable: attributes whose value could not be read, which are as good as absent: "KVP (0018,0060)".
+    """
+
+    instance: Dataset
+    planes: tuple[Plane, ...]
+    unreadable: tuple[str, ...]
+
+
+def read_instance(path: Path) -> CTFile:
+    """Read a CT file.
+
+    Raises a kind of `Refused` that names the file and what is wrong: `NotASlice` where it is no CT image or one of
+    another kind, else no DICOM, truncated, a transfer syntax that is not read, an attribute that is missing or makes no
+    sense.
     """
     try:
         return _read_instance(path)
@@ -95,18 +140,24 @@ def read_instance(path: Path) -> tuple[Dataset, tuple[Plane, ...]]:
         raise NotImageData(f"{path.name}: a damaged or truncated DICOM file") from error
 
 
-def _read_instance(path: Path) -> tuple[Dataset, tuple[Plane, ...]]:
+def _read_instance(path: Path) -> CTFile:
     instance = _read(path)
-    _drop_unreadable(instance)
-    _check_class(instance, path.name)
+    unreadable = tuple(_drop_unreadable(instance))
+    name = _name(instance, path)
+    _check_class(instance, name)
     for keyword in UIDS:
-        _check_uid(instance, keyword, path.name)
-    _check_pixel_data(instance, path.name)
+        _check_uid(instance, keyword, name)
+    _check_pixel_data(instance, name)
     del instance["PixelData"]  # the planes decode from the file: a series of 2,000 slices must not lie in memory twice
-    planes = tuple(
-        _plane(header, instance, path, frame) for frame, header in enumerate(_frame_headers(instance, path.name))
-    )
-    return instance, planes
+    headers = enumerate(_frame_headers(instance, name))
+    return CTFile(instance, tuple(_plane(header, instance, path, frame) for frame, header in headers), unreadable)
+
+
+def _name(instance: Dataset, path: Path) -> str:
+    """What a technologist finds the image by: its number, and the file; the beginning of a digest as name is enough."""
+    file = path.name if len(path.name) <= _LONGEST_NAME else f"{path.name[:8]}…"
+    number = str(instance.get("InstanceNumber") or "").strip()
+    return f"image {number} ({file})" if number.isdecimal() else file
 
 
 def _check_uid(instance: Dataset, keyword: str, name: str) -> None:
@@ -119,8 +170,12 @@ def _check_uid(instance: Dataset, keyword: str, name: str) -> None:
 
 def describe_attribute(keyword: str) -> str:
     """Name and tag of an attribute: "Pixel Spacing (0028,0030)"."""
-    tag = BaseTag(tag_for_keyword(keyword) or 0)
-    return f"{dictionary_description(tag)} ({tag.group:04X},{tag.element:04X})"
+    return _describe_tag(BaseTag(tag_for_keyword(keyword) or 0))
+
+
+def _describe_tag(tag: BaseTag) -> str:
+    name = dictionary_description(tag) if dictionary_has_tag(tag) else "an attribute"
+    return f"{name} ({tag.group:04X},{tag.element:04X})"
 
 
 def _read(path: Path) -> Dataset:
@@ -132,8 +187,8 @@ def _read(path: Path) -> Dataset:
         raise NotImageData(f"{path.name}: cannot be read ({error.strerror or error})") from error
 
 
-def _drop_unreadable(instance: Dataset) -> None:
-    """Delete attributes whose value does not fit their VR: what nobody can read is as good as absent.
+def _drop_unreadable(instance: Dataset) -> Iterator[str]:
+    """Delete attributes whose value does not fit their VR, and name them: what nobody can read is as good as absent.
 
     The values are tried and not kept: what results take over from the source must stay as it came, byte for byte.
     """
@@ -144,13 +199,14 @@ def _drop_unreadable(instance: Dataset) -> None:
                 convert_raw_data_element(element, ds=instance)
         except READING_ERRORS:
             del instance[tag]
+            yield _describe_tag(tag)
 
 
 def _check_class(instance: Dataset, name: str) -> None:
     _check_uid(instance, "SOPClassUID", name)
     sop_class = UID(instance.SOPClassUID)
     if sop_class not in SOP_CLASSES:
-        raise NotImageData(f"{name}: {sop_class.name} is not a CT image")
+        raise NotASlice(name, f"{sop_class.name} is not a CT image")
     syntax = instance.file_meta.get("TransferSyntaxUID")
     if not syntax:
         raise NotImageData(f"{name}: {describe_attribute('TransferSyntaxUID')} is missing")
@@ -158,7 +214,7 @@ def _check_class(instance: Dataset, name: str) -> None:
         raise Undecodable(f"{name}: no decoder for the transfer syntax {UID(syntax).name}")
     for value in _values(instance.get("ImageType")):
         if str(value) in _UNFIT_IMAGE_TYPES:
-            raise UnfitSeries(f"{name}: Image Type {value}: {_UNFIT_IMAGE_TYPES[str(value)]}, not a CT volume")
+            raise NotASlice(name, f"Image Type {value}: {_UNFIT_IMAGE_TYPES[str(value)]}, not a CT volume")
 
 
 def _check_pixel_data(instance: Dataset, name: str) -> None:
@@ -189,7 +245,7 @@ def _frame_headers(instance: Dataset, name: str) -> Iterator[Dataset]:
         raise UnfitSeries(
             f"{name}: {describe_attribute('PerFrameFunctionalGroupsSequence')} does not describe each frame"
         )
-    shared = instance.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    shared = (instance.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     for groups in per_frame:
         header = Dataset()
         for macro in (
@@ -198,13 +254,35 @@ def _frame_headers(instance: Dataset, name: str) -> Iterator[Dataset]:
             "PixelMeasuresSequence",
             "PixelValueTransformationSequence",
         ):
-            items = groups.get(macro) or shared[0].get(macro)
-            header.update(items[0] if items else {})
+            header.update(_macro(macro, groups, shared))
+        for mark, (macro, keyword) in _FRAME_MARKS.items():
+            value = _macro(macro, groups, shared).get(keyword)
+            if value is not None:
+                setattr(header, mark, value)
         yield header
 
 
+def _macro(name: str, groups: Dataset, shared: Dataset) -> Dataset:
+    """The item of a functional group, of the frame or shared by all frames; empty where there is none."""
+    items = groups.get(name) or shared.get(name)
+    return items[0] if items else Dataset()
+
+
+def _marks(header: Dataset) -> dict[str, str]:
+    found = {keyword: _text(header.get(keyword)) for keyword in MARKS}
+    if not found["AcquisitionDateTime"] and header.get("AcquisitionTime"):
+        found["AcquisitionDateTime"] = _text(header.get("AcquisitionDate")) + _text(header.get("AcquisitionTime"))
+    return {keyword: text for keyword, text in found.items() if text}
+
+
+def _text(value: Any) -> str:
+    return "\\".join(str(part).strip() for part in _values(value))
+
+
 def _plane(header: Dataset, instance: Dataset, path: Path, frame: int) -> Plane:
-    name = path.name if instance.SOPClassUID == CTImageStorage else f"{path.name} frame {frame + 1}"
+    name = _name(instance, path)
+    if instance.SOPClassUID != CTImageStorage:
+        name = f"{name} frame {frame + 1}"
     spacing_mm = _numbers(header, "PixelSpacing", 2, name)
     if min(spacing_mm) <= 0:
         raise UnfitGeometry(f"{name}: {describe_attribute('PixelSpacing')} of {spacing_mm} mm")
@@ -224,6 +302,7 @@ def _plane(header: Dataset, instance: Dataset, path: Path, frame: int) -> Plane:
         slope=slope,
         intercept=intercept,
         padding=_padding(instance),
+        marks=_marks(header),
     )
 
 

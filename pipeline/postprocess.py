@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import numpy as np
 import SimpleITK as sitk
-from highdicom import VolumeGeometry
 from numpy.typing import NDArray
 from torch import Tensor
 
 from models.card import Card
-from pipeline.preprocess import Box, covering_box, model_grid, resample
-from pipeline.volume import Segmentation
+from pipeline.preprocess import covering_box, model_grid, resample
+from pipeline.volume import Box, Grid, Segmentation
 
 
-def to_segmentation(probabilities: Tensor, card: Card, source_geometry: VolumeGeometry) -> Segmentation:
+def to_segmentation(probabilities: Tensor, card: Card, source: Grid) -> Segmentation:
     """The card's target where it is the most probable label, on the source grid, its largest connected component only.
 
-    probabilities: shape (label, slice, row, column) on `model_grid(source_geometry, card)`, summing to 1 over the
-    labels. They are interpolated to the source's voxels before they are compared, which keeps the surface smooth.
+    probabilities: shape (label, slice, row, column) on `model_grid(source, card)`, summing to 1 over the labels. They
+    are interpolated to the source's voxels before they are compared, which keeps the surface smooth.
     """
     scores = probabilities.numpy()
-    grid = model_grid(source_geometry, card)
-    mask = np.zeros(source_geometry.spatial_shape, np.bool_)
+    grid = model_grid(source, card)
+    mask = np.zeros(source.shape, np.bool_)
     near = _box_of_candidates(scores[card.target], len(card.labels))
     if near is None:
-        return Segmentation(mask, source_geometry, 0.0)
-    box = covering_box(grid[near], source_geometry)
-    target, is_target = _compare(scores[(slice(None), *near)], grid[near], source_geometry[box], card.target)
-    largest = _largest_component(is_target)
+        return Segmentation(mask, source, 0.0, components=0)
+    box = covering_box(grid[near], source)
+    target, is_target = _compare(scores[(slice(None), *near)], grid[near], source[box], card.target)
+    largest, components = _largest_component(is_target)
     mask[box] = largest
-    confidence = float(target[largest].mean(dtype=np.float64)) if largest.any() else 0.0
-    return Segmentation(mask, source_geometry, confidence)
+    size = int(np.count_nonzero(largest))
+    left_out_ml = (int(np.count_nonzero(is_target)) - size) * source.voxel_volume_mm3 / 1000
+    confidence = float(target[largest].mean(dtype=np.float64)) if size else 0.0
+    return Segmentation(mask, source, confidence, components, left_out_ml)
 
 
 def _box_of_candidates(target: NDArray[np.float32], labels: int) -> Box | None:
@@ -51,7 +52,7 @@ def _box_of_candidates(target: NDArray[np.float32], labels: int) -> Box | None:
 
 
 def _compare(
-    scores: NDArray[np.float32], grid: VolumeGeometry, source: VolumeGeometry, target: int
+    scores: NDArray[np.float32], grid: Grid, source: Grid, target: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Probability of the target on `source`, and where it beats every other label; one label in memory at a time."""
     probability = resample(scores[target], grid, source, outside=0.0)
@@ -62,9 +63,11 @@ def _compare(
     return probability, wins
 
 
-def _largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _largest_component(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
+    """The largest of the pieces that hang together by faces, edges or corners, and how many pieces there are."""
     if not mask.any():
-        return mask
+        return mask, 0
     components = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True)
-    largest_first = sitk.RelabelComponent(components, sortByObjectSize=True)
-    return sitk.GetArrayFromImage(largest_first) == 1
+    relabel = sitk.RelabelComponentImageFilter()
+    largest_first = relabel.Execute(components)
+    return sitk.GetArrayFromImage(largest_first) == 1, int(relabel.GetOriginalNumberOfObjects())

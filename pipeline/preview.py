@@ -32,7 +32,7 @@ def draw_overlay(volume: Volume, segmentation: Segmentation, path: Path) -> None
     """
     chosen = _choose_slices(segmentation.mask)
     rows, columns = _body(volume.hounsfield[chosen])
-    row_mm, column_mm = volume.geometry.pixel_spacing
+    row_mm, column_mm = volume.grid.geometry.pixel_spacing
     height = (rows.stop - rows.start) * row_mm / ((columns.stop - columns.start) * column_mm)
     figure = Figure(
         figsize=(_PANELS[1] * _PANEL_INCHES, _PANELS[0] * _PANEL_INCHES * height + 0.5),
@@ -49,7 +49,7 @@ def draw_overlay(volume: Volume, segmentation: Segmentation, path: Path) -> None
     for axes, index in zip(panels, chosen, strict=False):
         _draw_slice(axes, volume.hounsfield[index, rows, columns], segmentation.mask[index, rows, columns])
         axes.set_aspect(row_mm / column_mm)
-        _annotate(axes, volume.geometry, f"{index + 1}/{len(segmentation.mask)}")
+        _annotate(axes, volume.grid.geometry, f"{index + 1}/{len(segmentation.mask)}")
     canvas.print_png(path)
 
 

@@ -23,10 +23,12 @@ from pydicom.tag import BaseTag
 from models.card import Card
 from pipeline import VERSION
 from pipeline.measure import Flag, Measurement
-from pipeline.series import Series
+from pipeline.series import TYPE_2, Series
 
 PRODUCT = "pancreas-dicomnode"
 MANUFACTURER = "pancreas-dicomnode project"
+CODING_SCHEME = "99PANCREASNODE"
+"""Designator of this project's own codes, for what no standard scheme has a code (PS3.16 8.2)."""
 
 PANCREAS = Code("15776009", "SCT", "Pancreas")
 ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
@@ -69,11 +71,6 @@ COPIED = ("SpecificCharacterSet", *_PATIENT.split(), *_TRIAL.split(), *_STUDY.sp
 """What a result takes from its source as it came: Patient, Clinical Trial Subject, General Study, Patient Study and
 Clinical Trial Study modules (PS3.3 C.7.1.1, C.7.1.3, C.7.2.1 to C.7.2.3)."""
 
-_EMPTY = (
-    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
-    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
-)  # Type 2: present in every result, empty where the source has none
-
 
 def derive_uid(*parts: str) -> str:
     """A UID that depends on `parts` alone: 2.25 and a name-based UUID as an integer (PS3.5 B.2)."""
@@ -114,6 +111,16 @@ def volume_words(measurement: Measurement) -> str:
     return f"{bound}{measurement.volume_ml:.1f} mL"
 
 
+def coding_scheme() -> Dataset:
+    """What a result says of the project's own codes where it uses them (PS3.3 C.12.1.1.1)."""
+    item = Dataset()
+    item.CodingSchemeDesignator = CODING_SCHEME
+    item.CodingSchemeUID = derive_uid("coding scheme")
+    item.CodingSchemeName = f"{PRODUCT} quality codes"
+    item.CodingSchemeResponsibleOrganization = MANUFACTURER
+    return item
+
+
 def series_number(series: Series, offset: int) -> int:
     """A legal Series Number for result `offset` (1..9) of a series: behind the scanner's own, apart for each source."""
     try:
@@ -147,7 +154,7 @@ def stand_in(instance: Dataset) -> Dataset:
     They decode and validate what they copy, and fail where it is missing; `complete` copies these as they came.
     """
     result = Dataset()
-    for keyword in _EMPTY:
+    for keyword in TYPE_2:
         setattr(result, keyword, None)
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         setattr(result, keyword, str(instance[keyword].value))

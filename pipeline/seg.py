@@ -37,7 +37,7 @@ def to_seg(
     """
     if not segmentation.mask.any():
         raise ValueError("an empty mask makes no Segmentation object")
-    if not segmentation.geometry.geometry_equal(series.geometry, tol=1e-3):
+    if not segmentation.grid.equals(series.grid, 1e-3):
         raise ValueError("the mask does not lie on the grid of the series")
     # Between the first and the last slice an empty one keeps its frame: of frames that are not evenly apart GDCM, and
     # SimpleITK with it, loses the spacing.
@@ -107,7 +107,9 @@ def _sources(series: Series) -> list[Dataset]:
     orientation.ImageOrientationPatient = _decimals(series.planes[0].orientation)
     measures.PixelSpacing = _decimals(series.planes[0].spacing_mm)
     # Of the positions: the headers' thickness and spacing are known to say otherwise, and readers take either.
-    measures.SliceThickness = measures.SpacingBetweenSlices = _decimals([series.geometry.spacing_between_slices])[0]
+    measures.SliceThickness = measures.SpacingBetweenSlices = _decimals([series.grid.geometry.spacing_between_slices])[
+        0
+    ]
     positions = [_position(plane) for plane in series.planes]
     if len(results) == 1:
         frames = sorted(zip(series.planes, positions, strict=True), key=lambda pair: pair[0].frame)

@@ -39,13 +39,15 @@ _QUALITATIVE = Code("C0034375", "UMLS", "Qualitative Evaluations")
 _ENGLISH = Code("en-US", "RFC5646", "English (United States)")
 _CONTAINS = RelationshipTypeValues.CONTAINS
 
-_QUALITY = {Flag.TOUCHES_BORDER: Code("130576", "DCM", "Anatomy coverage incomplete")}
-_MEANINGS = {
-    Flag.NOTHING_FOUND: (
-        "The model found no pancreas in this series, so no volume is reported and no segmentation was made; that is no "
-        "measurement of 0 mL. The organ may lie outside of the scanned range, may have been removed, or was missed."
-    ),
-    Flag.TOUCHES_BORDER: "The pancreas reaches the edge of the images: the volume is a lower bound.",
+_QUALITY = {
+    Flag.TOUCHES_BORDER: Code("130576", "DCM", "Anatomy coverage incomplete"),
+    Flag.NO_CONTRAST: Code("130580", "DCM", "Inadequate contrast enhancement"),
+    # DICOM has no codes for these.
+    Flag.FEW_SLICES: Code("FEWSLICES", provenance.CODING_SCHEME, "Few slices across the structure"),
+    Flag.UNLIKELY_HU: Code("UNLIKELYHU", provenance.CODING_SCHEME, "Unlikely CT numbers in the segment"),
+    Flag.IMPLAUSIBLE_VOLUME: Code("IMPLAUSIBLEVOLUME", provenance.CODING_SCHEME, "Volume outside published range"),
+    Flag.SEVERAL_COMPONENTS: Code("SEVERALCOMPONENTS", provenance.CODING_SCHEME, "Separate pieces left out"),
+    Flag.LOW_CONFIDENCE: Code("LOWCONFIDENCE", provenance.CODING_SCHEME, "Low mean probability in the segment"),
 }
 
 
@@ -89,6 +91,8 @@ def to_sr(
         **provenance.equipment(card),
     )
     provenance.complete(result, series, card, at)
+    if any(_QUALITY[flag].scheme_designator == provenance.CODING_SCHEME for flag in measurement.flags if seg):
+        result.CodingSchemeIdentificationSequence = [provenance.coding_scheme()]
     return result
 
 
@@ -107,7 +111,7 @@ def _report(series: Series, measurement: Measurement, card: Card, seg: Dataset |
     if seg is not None:
         group = _measurement_group(series, measurement, card, seg)
         report.ContentSequence.append(_container(codes.DCM.ImagingMeasurements, group))
-    report.ContentSequence.append(_container(_QUALITATIVE, _evaluations(measurement, card)))
+    report.ContentSequence.append(_container(_QUALITATIVE, _evaluations(series, measurement, card)))
     return report
 
 
@@ -147,9 +151,7 @@ def _measurement_group(series: Series, measurement: Measurement, card: Card, seg
         finding_sites=[hd.sr.FindingSite(provenance.PANCREAS)],
         measurements=[_volume(measurement, card)],
         qualitative_evaluations=[
-            hd.sr.QualitativeEvaluation(codes.DCM.QualityFinding, _QUALITY[flag])
-            for flag in measurement.flags
-            if flag in _QUALITY
+            hd.sr.QualitativeEvaluation(codes.DCM.QualityFinding, _QUALITY[flag]) for flag in measurement.flags
         ],
     )
 
@@ -169,10 +171,11 @@ def _volume(measurement: Measurement, card: Card) -> hd.sr.Measurement:
     )
 
 
-def _evaluations(measurement: Measurement, card: Card) -> list[ContentItem]:
+def _evaluations(series: Series, measurement: Measurement, card: Card) -> list[ContentItem]:
     """What is said of the whole series in words, so that a viewer that shows no measurement groups shows it too."""
     finding = f"Pancreas {provenance.volume_words(measurement)}, measured automatically, not verified."
-    comments = [finding, *(_MEANINGS[flag] for flag in measurement.flags)]
+    comments = [finding, *(flag.meaning.replace("structure", "pancreas") for flag in measurement.flags)]
+    comments += [provenance.plain(f"Assumed: {one.text}", 1024) for one in series.assumptions]
     comments.append(provenance.plain(f"{card.name} {card.version}: {card.statement}", 1024))
     texts = [TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=_CONTAINS) for text in comments]
     if Flag.NOTHING_FOUND not in measurement.flags:

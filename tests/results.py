@@ -39,20 +39,22 @@ def scan_enhanced(folder: Path) -> Series:
 
 def mark(series: Series) -> Segmentation:
     """A block with a horn on one side, apart from the border, in slices 3 to 8."""
-    mask = np.zeros(series.geometry.spatial_shape, bool)
+    mask = np.zeros(series.grid.shape, bool)
     mask[3:8, 12:18, 20:33] = True
     mask[6:9, 16:25, 29:33] = True
     mask[4, 12, 20] = False
-    return Segmentation(mask, series.geometry, 0.9)
+    return Segmentation(mask, series.grid, 0.9)
 
 
 def describe(segmentation: Segmentation, *flags: Flag) -> Measurement:
     """The measurement of a mask with the flags as given."""
     count = int(segmentation.mask.sum())
-    voxel_volume_mm3 = float(segmentation.geometry.voxel_volume)
-    return Measurement(count * voxel_volume_mm3 / 1000, count, voxel_volume_mm3, 0.9, 41.3 if count else None, flags)
+    voxel_volume_mm3 = segmentation.grid.voxel_volume_mm3
+    volume_ml, mean_hu = count * voxel_volume_mm3 / 1000, 41.3 if count else None
+    slices = int(segmentation.mask.any(axis=(1, 2)).sum())
+    return Measurement(volume_ml, count, voxel_volume_mm3, 0.9, mean_hu, slices, 1, 0.0, flags)
 
 
 def nothing(series: Series) -> Measurement:
     """The measurement where nothing was found."""
-    return Measurement(0.0, 0, float(series.geometry.voxel_volume), 0.0, None, (Flag.NOTHING_FOUND,))
+    return Measurement(0.0, 0, series.grid.voxel_volume_mm3, 0.0, None, 0, 0, 0.0, (Flag.NOTHING_FOUND,))

@@ -77,7 +77,7 @@ def plain(tmp_path: Path) -> Written:
 
 def assert_same_voxels(points: NDArray[np.float64], segmentation: Segmentation) -> None:
     """The centres (x, y, z) of the voxels that a reader holds are those of the mask, each within 0.1 voxel."""
-    indices = segmentation.geometry.map_reference_to_indices(points)
+    indices = segmentation.grid.to_indices(points)
     assert np.abs(indices - np.rint(indices)).max() < 0.1
     assert {tuple(index) for index in np.rint(indices).astype(int)} == {
         tuple(i) for i in np.argwhere(segmentation.mask)

@@ -94,7 +94,7 @@ class TestTransferSyntaxes:
         assert syntax in DECODABLE_TRANSFER_SYNTAXES
         volume = read(tmp_path, transfer_syntax=syntax, is_signed=is_signed)
         np.testing.assert_array_equal(volume.hounsfield, plain.hounsfield)
-        np.testing.assert_allclose(volume.geometry.affine, plain.geometry.affine)
+        np.testing.assert_allclose(volume.grid.geometry.affine, plain.grid.geometry.affine)
 
     @pytest.mark.parametrize(("option", "syntax"), [("+e1", uid.JPEGLosslessSV1), ("+el", uid.JPEGLossless)])
     def test_case_19_jpeg_lossless_of_dcmtk(self, tmp_path: Path, plain: Volume, option: str, syntax: str) -> None:
@@ -153,4 +153,4 @@ class TestMultiFrame:
         assert len(series.planes) == SMALL.shape[0]
         volume = read_volume(series)
         np.testing.assert_allclose(volume.hounsfield, plain.hounsfield, atol=0.5)
-        np.testing.assert_allclose(volume.geometry.affine, plain.geometry.affine, atol=1e-6)
+        np.testing.assert_allclose(volume.grid.geometry.affine, plain.grid.geometry.affine, atol=1e-6)

@@ -26,9 +26,9 @@ def test_voxels_keep_their_place(tmp_path: Path) -> None:
     assert volume.hounsfield.shape == (7, 6, 5)
     assert volume.hounsfield[4, 3, 2] == data[2, 3, 4]
     place_ras = (AFFINE @ [2, 3, 4, 1])[:3]
-    place_lps = volume.geometry.map_indices_to_reference(np.array([[4, 3, 2]]))[0]
+    place_lps = volume.grid.to_reference(np.array([[4, 3, 2]]))[0]
     np.testing.assert_allclose(place_lps, place_ras * [-1, -1, 1], atol=1e-4)
-    assert volume.geometry.voxel_volume == pytest.approx(0.7 * 0.8 * 2.5, rel=1e-5)
+    assert volume.grid.voxel_volume_mm3 == pytest.approx(0.7 * 0.8 * 2.5, rel=1e-5)
 
 
 def test_scaled_floats_and_a_fourth_axis_of_one(tmp_path: Path) -> None:
@@ -41,14 +41,14 @@ def test_scaled_floats_and_a_fourth_axis_of_one(tmp_path: Path) -> None:
 def test_written_masks_lie_on_the_series_they_came_from(tmp_path: Path) -> None:
     series = open_series(write_series(tmp_path, PhantomOptions(shape=(12, 20, 30), orientation=OBLIQUE)))
     mask = read_volume(series).hounsfield > 90
-    write_nifti(Segmentation(mask, series.geometry, 1.0), tmp_path / "mask.nii.gz")
+    write_nifti(Segmentation(mask, series.grid, 1.0), tmp_path / "mask.nii.gz")
     read = read_nifti(tmp_path / "mask.nii.gz")
     np.testing.assert_array_equal(read.hounsfield, mask)
-    np.testing.assert_allclose(read.geometry.affine, series.geometry.affine, atol=1e-3)
+    np.testing.assert_allclose(read.grid.geometry.affine, series.grid.geometry.affine, atol=1e-3)
     image = nibabel.load(tmp_path / "mask.nii.gz")
     assert image.get_data_dtype() == np.uint8
     slices, rows, columns = np.argwhere(mask).mean(axis=0)
-    lps = series.geometry.map_indices_to_reference(np.array([[slices, rows, columns]]))[0]
+    lps = series.grid.to_reference(np.array([[slices, rows, columns]]))[0]
     i, j, k = np.argwhere(np.asarray(image.dataobj)).mean(axis=0)
     np.testing.assert_allclose((image.affine @ [i, j, k, 1])[:3], lps * [-1, -1, 1], atol=1e-2)
 

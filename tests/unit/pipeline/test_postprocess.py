@@ -11,14 +11,15 @@ from highdicom import VolumeGeometry
 
 from pipeline.postprocess import to_segmentation
 from pipeline.preprocess import model_grid, resample
+from pipeline.volume import Grid
 from tests.fakes import CARD
 from tests.phantom import AXIAL, OBLIQUE
 
 THREE_LABELS = replace(CARD, labels={0: "background", 1: "duodenum", 2: "pancreas"}, target=2, spacing_mm=(3, 2, 2))
 
 
-def source(orientation: tuple[float, ...] = OBLIQUE) -> VolumeGeometry:
-    return VolumeGeometry.from_attributes(
+def source(orientation: tuple[float, ...] = OBLIQUE) -> Grid:
+    geometry = VolumeGeometry.from_attributes(
         image_position=(5.0, 6.0, 7.0),
         image_orientation=orientation,
         rows=40,
@@ -28,10 +29,11 @@ def source(orientation: tuple[float, ...] = OBLIQUE) -> VolumeGeometry:
         number_of_frames=16,
         coordinate_system="PATIENT",
     )
+    return Grid(geometry)
 
 
 def random_probabilities(seed: int, sharpness: float) -> torch.Tensor:
-    shape = model_grid(source(), THREE_LABELS).spatial_shape
+    shape = model_grid(source(), THREE_LABELS).shape
     generator = torch.Generator().manual_seed(seed)
     return torch.softmax(sharpness * torch.randn(3, *shape, generator=generator), dim=0)
 
@@ -54,7 +56,7 @@ def test_cropping_changes_nothing(sharpness: float) -> None:
 
 def test_a_label_can_win_between_two_voxels_where_it_wins_at_neither() -> None:
     grid = model_grid(source(AXIAL), THREE_LABELS)
-    probabilities = torch.zeros(3, *grid.spatial_shape)
+    probabilities = torch.zeros(3, *grid.shape)
     probabilities[0] = 1
     left, right = 10, 11
     for column, winner in ((left, 0), (right, 1)):
@@ -67,12 +69,12 @@ def test_a_label_can_win_between_two_voxels_where_it_wins_at_neither() -> None:
 
 def test_only_the_largest_component_is_kept_and_confidence_is_its_mean() -> None:
     grid = model_grid(source(AXIAL), CARD)
-    target = torch.zeros(*grid.spatial_shape)
+    target = torch.zeros(*grid.shape)
     target[4:12, 4:20, 4:20] = 0.8
     target[20:24, 30:34, 30:34] = 0.99
     segmentation = to_segmentation(torch.stack([1 - target, target]), CARD, source(AXIAL))
     inside = np.argwhere(segmentation.mask)
-    expected = source(AXIAL).map_reference_to_indices(grid.map_indices_to_reference(np.array([[7.5, 11.5, 11.5]])))[0]
+    expected = source(AXIAL).to_indices(grid.to_reference(np.array([[7.5, 11.5, 11.5]])))[0]
     np.testing.assert_allclose(inside.mean(axis=0), expected, atol=0.5)
     assert 0.7 < segmentation.confidence < 0.8001
 
@@ -80,7 +82,7 @@ def test_only_the_largest_component_is_kept_and_confidence_is_its_mean() -> None
 def test_components_that_touch_only_at_a_corner_are_one() -> None:
     grid = model_grid(source(AXIAL), replace(CARD, spacing_mm=(2.5, 1.1, 0.9)))
     card = replace(CARD, spacing_mm=(2.5, 1.1, 0.9))
-    target = torch.zeros(*grid.spatial_shape)
+    target = torch.zeros(*grid.shape)
     target[4:8, 4:8, 4:8] = 1
     target[8:10, 8:10, 8:10] = 1
     segmentation = to_segmentation(torch.stack([1 - target, target]), card, source(AXIAL))
@@ -88,7 +90,7 @@ def test_components_that_touch_only_at_a_corner_are_one() -> None:
 
 
 def test_case_23_nothing_found() -> None:
-    shape = model_grid(source(), CARD).spatial_shape
+    shape = model_grid(source(), CARD).shape
     segmentation = to_segmentation(torch.stack([torch.ones(shape), torch.zeros(shape)]), CARD, source())
     assert segmentation.mask.shape == (16, 40, 50)
     assert not segmentation.mask.any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -9,17 +10,18 @@ import pytest
 from highdicom import VolumeGeometry
 
 from pipeline.preprocess import model_grid, resample, to_tensor
-from pipeline.volume import Volume
+from pipeline.volume import Grid, Volume
 from tests.fakes import CARD, WINDOW_HU
-from tests.phantom import CORONAL, OBLIQUE, PRONE
+from tests.phantom import AXIAL, CORONAL, OBLIQUE, PRONE
 
 
 def geometry(
     shape: tuple[int, int, int] = (10, 20, 31),
     spacing_mm: tuple[float, float, float] = (5.0, 0.8, 0.7),
     orientation: tuple[float, ...] = OBLIQUE,
-) -> VolumeGeometry:
-    return VolumeGeometry.from_attributes(
+    shear_mm: tuple[float, float] = (0.0, 0.0),
+) -> Grid:
+    geometry = VolumeGeometry.from_attributes(
         image_position=(-12.0, 33.0, 41.0),
         image_orientation=orientation,
         rows=shape[1],
@@ -30,42 +32,49 @@ def geometry(
         coordinate_system="PATIENT",
         frame_of_reference_uid="1.2.3",
     )
+    return Grid(geometry, shear_mm)
 
 
-def faces(grid: VolumeGeometry) -> np.ndarray:
-    return np.array([[-0.5, -0.5, -0.5], np.array(grid.spatial_shape) - 0.5])
+def faces(grid: Grid) -> np.ndarray:
+    return np.array(list(itertools.product(*((-0.5, size - 0.5) for size in grid.shape))))
 
 
-@pytest.mark.parametrize("orientation", [OBLIQUE, PRONE, CORONAL])
-def test_model_grid_covers_the_source_in_the_cards_orientation(orientation: tuple[float, ...]) -> None:
-    source = geometry(orientation=orientation)
+@pytest.mark.parametrize("shear_mm", [(0.0, 0.0), (-1.3, 0.4)])
+@pytest.mark.parametrize("orientation", [AXIAL, OBLIQUE, PRONE, CORONAL])
+def test_model_grid_is_upright_and_holds_the_source(
+    orientation: tuple[float, ...], shear_mm: tuple[float, float]
+) -> None:
+    source = geometry(orientation=orientation, shear_mm=shear_mm)
     grid = model_grid(source, CARD)
-    assert [side.value for side in grid.get_closest_patient_orientation()] == ["H", "P", "L"]
-    np.testing.assert_allclose(grid.spacing, CARD.spacing_mm)
-    np.testing.assert_allclose(grid.center_position, source.center_position)
-    corners = grid.map_reference_to_indices(source.map_indices_to_reference(faces(source)))
+    np.testing.assert_allclose(grid.step_vectors_mm, [(0, 0, 1), (0, 1, 0), (1, 0, 0)], atol=1e-9)
+    corners = grid.to_indices(source.to_reference(faces(source)))
     assert (corners.min(axis=0) >= -0.5 - 1e-3).all()
-    assert (corners.max(axis=0) <= np.array(grid.spatial_shape) - 0.5 + 1e-3).all()
-    assert grid.physical_volume <= source.physical_volume * 1.3
-    assert grid.frame_of_reference_uid == "1.2.3"
+    assert (corners.max(axis=0) <= np.array(grid.shape) - 0.5 + 1e-3).all()
+    np.testing.assert_allclose(corners.min(axis=0), -0.5, atol=0.51)
+    np.testing.assert_allclose(corners.max(axis=0), np.array(grid.shape) - 0.5, atol=0.51)
+    assert grid.geometry.frame_of_reference_uid == "1.2.3"
 
 
-def test_linear_fields_are_resampled_exactly() -> None:
+@pytest.mark.parametrize("shear_mm", [(0.0, 0.0), (-1.3, 0.4)])
+@pytest.mark.parametrize("to_model", [True, False])
+def test_linear_fields_are_resampled_exactly(shear_mm: tuple[float, float], to_model: bool) -> None:
     """What is linear in patient space must come out as itself: any flip, shift or half-voxel error would show."""
-    source = geometry()
+    source = geometry(shear_mm=shear_mm)
     target = model_grid(source, CARD)
+    if not to_model:
+        source, target = target, source
 
-    def field(grid: VolumeGeometry) -> np.ndarray:
-        indices = np.stack(np.indices(grid.spatial_shape), axis=-1).reshape(-1, 3)
-        points = grid.map_indices_to_reference(indices)
-        return (points @ [1.0, -2.0, 0.5]).reshape(grid.spatial_shape).astype(np.float32)
+    def field(grid: Grid) -> np.ndarray:
+        indices = np.stack(np.indices(grid.shape), axis=-1).reshape(-1, 3)
+        points = grid.to_reference(indices)
+        return (points @ [1.0, -2.0, 0.5]).reshape(grid.shape).astype(np.float32)
 
     resampled = resample(field(source), source, target, outside=-9999)
     inside = resampled != -9999
-    indices = source.map_reference_to_indices(
-        target.map_indices_to_reference(np.stack(np.indices(target.spatial_shape), axis=-1).reshape(-1, 3))
-    ).reshape(*target.spatial_shape, 3)
-    between_centres = ((indices >= 0) & (indices <= np.array(source.spatial_shape) - 1)).all(axis=-1)
+    indices = source.to_indices(
+        target.to_reference(np.stack(np.indices(target.shape), axis=-1).reshape(-1, 3))
+    ).reshape(*target.shape, 3)
+    between_centres = ((indices >= 0) & (indices <= np.array(source.shape) - 1)).all(axis=-1)
     assert inside[between_centres].all()
     np.testing.assert_allclose(resampled[between_centres], field(target)[between_centres], atol=1e-3)
 
@@ -77,7 +86,7 @@ def test_window_becomes_0_to_1_and_outside_is_its_low_end() -> None:
     tensor = to_tensor(Volume(hounsfield, geometry(spacing_mm=(5.0, 0.8, 0.77))), CARD)
     assert tensor.dtype.is_floating_point
     assert tensor.shape[:2] == (1, 1)
-    assert tensor.shape[2:] == model_grid(geometry(spacing_mm=(5.0, 0.8, 0.77)), CARD).spatial_shape
+    assert tensor.shape[2:] == model_grid(geometry(spacing_mm=(5.0, 0.8, 0.77)), CARD).shape
     assert set(np.unique(tensor.numpy().round(3))) >= {0.5, 1.0}
     assert tensor.min() >= 0
     assert tensor.max() <= 1

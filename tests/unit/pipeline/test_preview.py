@@ -21,9 +21,7 @@ from tests.results import mark, scan_phantom
 def draw(folder: Path, *, is_found: bool = True, **options: Any) -> NDArray[np.floating]:
     """The picture of the phantom as RGB, 0..1."""
     series = scan_phantom(folder, **options)
-    segmentation = (
-        mark(series) if is_found else Segmentation(np.zeros(series.geometry.spatial_shape, bool), series.geometry, 0.0)
-    )
+    segmentation = mark(series) if is_found else Segmentation(np.zeros(series.grid.shape, bool), series.grid, 0.0)
     path = folder / "overlay.png"
     draw_overlay(read_volume(series), segmentation, path)
     return np.asarray(imread(path))[..., :3]
@@ -85,7 +83,7 @@ def test_the_letters_name_the_sides_of_the_patient(
 ) -> None:
     opposite = dict(zip("LRAPHF", "RLPAFH", strict=True))
     recorder = Recorder()
-    preview._annotate(recorder, scan_phantom(tmp_path, orientation=orientation).geometry, "3/12")  # type: ignore[arg-type]
+    preview._annotate(recorder, scan_phantom(tmp_path, orientation=orientation).grid.geometry, "3/12")  # type: ignore[arg-type]
     assert recorder.letters[1.0, 0.5] == right
     assert recorder.letters[0.0, 0.5] == opposite[right]
     assert recorder.letters[0.5, 0.0] == bottom

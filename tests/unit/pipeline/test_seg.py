@@ -8,7 +8,6 @@ from pathlib import Path
 import highdicom as hd
 import numpy as np
 import pytest
-from highdicom import VolumeGeometry
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
@@ -16,7 +15,7 @@ from pipeline import provenance
 from pipeline.measure import Flag
 from pipeline.seg import to_seg
 from pipeline.series import Series
-from pipeline.volume import Segmentation
+from pipeline.volume import Grid, Segmentation
 from tests import phantom
 from tests.fakes import CARD
 from tests.results import AT, describe, mark, scan_enhanced, scan_phantom
@@ -135,7 +134,7 @@ def test_the_positions_give_spacing_and_thickness(series: Series) -> None:
 def test_an_empty_slice_inside_the_organ_keeps_its_frame(series: Series) -> None:
     mask = mark(series).mask.copy()
     mask[5] = False
-    seg = to_seg(series, Segmentation(mask, series.geometry, 0.9), CARD, AT)
+    seg = to_seg(series, Segmentation(mask, series.grid, 0.9), CARD, AT)
     distances = [
         float(frame.PlanePositionSequence[0].ImagePositionPatient[2]) for frame in seg.PerFrameFunctionalGroupsSequence
     ]
@@ -161,13 +160,13 @@ def test_the_mask_of_the_caller_is_left_alone(series: Series) -> None:
 
 
 def test_an_empty_mask_makes_no_object(series: Series) -> None:
-    empty = Segmentation(np.zeros(series.geometry.spatial_shape, bool), series.geometry, 0.0)
+    empty = Segmentation(np.zeros(series.grid.shape, bool), series.grid, 0.0)
     with pytest.raises(ValueError, match="empty mask"):
         to_seg(series, empty, CARD, AT)
 
 
 def test_a_mask_on_another_grid_is_an_error(series: Series) -> None:
-    flipped: VolumeGeometry = series.geometry.flip_spatial(0)
+    flipped = Grid(series.grid.geometry.flip_spatial(0))
     with pytest.raises(ValueError, match="grid"):
         to_seg(series, Segmentation(mark(series).mask.copy(), flipped, 0.9), CARD, AT)
 

@@ -13,7 +13,7 @@ import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
-from pipeline.errors import NotImageData, Refused, Undecodable, UnfitGeometry, UnfitSeries
+from pipeline.errors import NotASlice, NotImageData, Refused, Undecodable, UnfitGeometry, UnfitSeries
 from pipeline.series import Series, open_series, read_volume
 from tests.phantom import AXIAL, CORONAL, OBLIQUE, PhantomOptions, write_multiframe, write_series
 
@@ -55,9 +55,9 @@ class TestOrder:
     def test_position_alone_decides(self, tmp_path: Path, order: str, orientation: tuple[float, ...]) -> None:
         series = open_series(write(tmp_path, order=order, orientation=orientation))
         positions = np.array([instance.ImagePositionPatient for instance in series.instances], float)
-        indices = series.geometry.map_reference_to_indices(positions)
+        indices = series.grid.to_indices(positions)
         np.testing.assert_allclose(indices, [(k, 0, 0) for k in range(12)], atol=1e-3)
-        assert series.geometry.handedness.name == "RIGHT_HANDED"
+        assert series.grid.geometry.handedness.name == "RIGHT_HANDED"
 
     def test_instance_k_is_slice_k_of_the_voxels(self, tmp_path: Path) -> None:
         series = open_series(write(tmp_path, order="shuffled"))
@@ -69,12 +69,12 @@ class TestOrder:
 
     def test_case_17_true_positions_not_slice_thickness(self, tmp_path: Path) -> None:
         series = open_series(write(tmp_path, attributes={"SliceThickness": 5, "SpacingBetweenSlices": 7}))
-        np.testing.assert_allclose(series.geometry.spacing, (3.0, 2.0, 2.5))
-        assert series.geometry.voxel_volume == pytest.approx(15.0)
+        np.testing.assert_allclose(series.grid.geometry.spacing, (3.0, 2.0, 2.5))
+        assert series.grid.voxel_volume_mm3 == pytest.approx(15.0)
 
     def test_rounded_cosines_keep_the_voxel_volume(self, tmp_path: Path) -> None:
         series = open_series(write(tmp_path, orientation=tuple(round(cosine, 4) for cosine in OBLIQUE)))
-        assert series.geometry.voxel_volume == pytest.approx(15.0, rel=1e-4)
+        assert series.grid.voxel_volume_mm3 == pytest.approx(15.0, rel=1e-4)
 
     def test_pixel_data_is_not_held(self, tmp_path: Path) -> None:
         assert not any("PixelData" in instance for instance in open_series(write(tmp_path)).instances)
@@ -137,13 +137,14 @@ class TestRefusedFiles:
     )
     def test_case_18_not_ct(self, tmp_path: Path, sop_class: pydicom.uid.UID) -> None:
         paths = write(tmp_path)
-        edit(paths[2], set_to("SOPClassUID", sop_class))
-        assert_refused(paths, NotImageData, "0003.dcm", sop_class.name)
+        for path in paths:
+            edit(path, set_to("SOPClassUID", sop_class))
+        assert_refused(paths, NotASlice, "0001.dcm", sop_class.name)
 
     @pytest.mark.parametrize("value", ["LOCALIZER", "MPR", "MIP"])
     def test_case_18_localizer_and_derived(self, tmp_path: Path, value: str) -> None:
         paths = write(tmp_path, attributes={"ImageType": ["DERIVED", "SECONDARY", value]})
-        assert_refused(paths, UnfitSeries, "0001.dcm", value)
+        assert_refused(paths, NotASlice, "0001.dcm", value)
 
 
 class TestRefusedSeries:
@@ -186,7 +187,10 @@ class TestRefusedSeries:
         paths[4].write_bytes(content.replace(kvp, kvp[:4] + b"FD" + kvp[6:]))
         series = open_series(paths)
         without = [plane.name for plane, one in zip(series.planes, series.instances, strict=True) if "KVP" not in one]
-        assert without == ["0005.dcm"]
+        assert without == ["image 5 (0005.dcm)"]
+        assert [(one.kind, one.text) for one in series.assumptions] == [
+            ("attribute-unreadable", "KVP (0018,0060) is damaged in 1 files: taken as absent")
+        ]
 
     @pytest.mark.parametrize(
         ("keyword", "value"),
@@ -245,16 +249,16 @@ class TestRefusedGeometry:
 
     def test_positions_rounded_to_a_tenth_of_a_millimetre_are_read(self, tmp_path: Path) -> None:
         paths = write(tmp_path, spacing_mm=(1.25, 1.0, 1.0), step_errors_mm={k: 0.05 * (-1) ** k for k in range(12)})
-        assert open_series(paths).geometry.spacing_between_slices == pytest.approx(1.25, rel=0.01)
+        assert open_series(paths).grid.geometry.spacing_between_slices == pytest.approx(1.25, rel=0.01)
 
     def test_case_15_duplicate_positions(self, tmp_path: Path) -> None:
         assert_refused(write(tmp_path, twice=[4]), UnfitGeometry, "duplicate", "0005.dcm", "0006.dcm")
 
-    def test_case_15_two_phases(self, tmp_path: Path) -> None:
+    def test_case_15_two_passes_that_no_attribute_tells_apart(self, tmp_path: Path) -> None:
         assert_refused(write(tmp_path, twice=range(12)), UnfitGeometry, "duplicate", "9 more pairs")
 
-    def test_case_16_gantry_tilt(self, tmp_path: Path) -> None:
-        assert_refused(write(tmp_path, tilt_mm=0.5), UnfitGeometry, "gantry tilt of 9.5 degrees")
+    def test_a_shear_that_no_gantry_makes(self, tmp_path: Path) -> None:
+        assert_refused(write(tmp_path, tilt_mm=3.5), UnfitGeometry, "sheared by 49.4 degrees")
 
     def test_slice_beside_the_others(self, tmp_path: Path) -> None:
         paths = write(tmp_path)
@@ -269,6 +273,51 @@ class TestRefusedGeometry:
         paths = write(tmp_path)
         edit(paths[9], set_to(keyword, value))
         assert_refused(paths, UnfitGeometry, "0010.dcm", "0001.dcm", "differs")
+
+
+class TestAssumptions:
+    def test_case_16_gantry_tilt_is_said(self, tmp_path: Path) -> None:
+        series = open_series(write(tmp_path, tilt_mm=0.5))
+        np.testing.assert_allclose(series.grid.shear_mm, (-0.5, 0), atol=1e-6)
+        positions = np.array([instance.ImagePositionPatient for instance in series.instances], float)
+        np.testing.assert_allclose(series.grid.to_reference(indices(12)), positions, atol=1e-4)
+        (assumption,) = series.assumptions
+        assert assumption.kind == "tilt-corrected"
+        assert "gantry tilt of 9.5 degrees" in assumption.text
+
+    def test_positions_that_are_not_quite_even_are_said(self, tmp_path: Path) -> None:
+        (assumption,) = open_series(write(tmp_path, step_errors_mm={5: 0.1})).assumptions
+        assert (assumption.kind, assumption.text[:30]) == ("positions-evened", "slices lie up to 0.10 mm besid")
+
+    def test_missing_attributes_are_said(self, tmp_path: Path) -> None:
+        series = open_series(write(tmp_path, attributes={"StudyID": None, "PatientSex": None}))
+        assert [one.text for one in series.assumptions] == [
+            "Patient's Sex (0010,0040) is missing: empty in the results",
+            "Study ID (0020,0010) is missing: empty in the results",
+        ]
+
+    def test_case_18_what_is_no_slice_is_left_out_and_said(self, tmp_path: Path) -> None:
+        paths = write(tmp_path)
+        for name, change in (
+            ("scout", set_to("ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"])),
+            ("scout too", set_to("ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"])),
+            ("report", set_to("SOPClassUID", pydicom.uid.XRayRadiationDoseSRStorage)),
+        ):
+            paths.append(shutil.copy(paths[0], tmp_path / name))
+            edit(paths[-1], change)
+        series = open_series(paths)
+        assert len(series.instances) == len(series.planes) == 12
+        assert [(one.kind, one.text) for one in series.assumptions] == [
+            (
+                "images-left-out",
+                "left out: image 1 (scout) and 1 more: Image Type LOCALIZER: a localizer, not a CT volume",
+            ),
+            ("images-left-out", "left out: image 1 (report): X-Ray Radiation Dose SR Storage is not a CT image"),
+        ]
+
+
+def indices(count: int) -> np.ndarray:
+    return np.array([(index, 0, 0) for index in range(count)])
 
 
 def test_lossy_is_known_by_attribute_and_by_syntax(tmp_path: Path) -> None:
@@ -287,8 +336,9 @@ def test_the_shipped_sample_is_one_regular_series_of_an_abdomen() -> None:
     series = open_series(sorted(folder.glob("*.dcm")))
     volume = read_volume(series)
     assert volume.hounsfield.shape == (50, 512, 512)
-    np.testing.assert_allclose(volume.geometry.spacing, (4.25, 0.976562, 0.976562))
+    np.testing.assert_allclose(volume.grid.geometry.spacing, (4.25, 0.976562, 0.976562))
     assert not series.is_lossy
-    assert [plane.name for plane in series.planes] == [f"{number:04d}.dcm" for number in range(1, 51)]
+    assert [plane.path.name for plane in series.planes] == [f"{number:04d}.dcm" for number in range(1, 51)]
+    assert series.assumptions == ()
     liver = volume.hounsfield[8, 200:230, 150:190]
     assert 40 < np.median(liver) < 80

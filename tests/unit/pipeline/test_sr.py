@@ -118,7 +118,7 @@ def test_reports_of_different_titles_are_different_objects(series: Series) -> No
 def test_case_23_nothing_found_is_said_with_its_reason_and_without_a_volume(series: Series) -> None:
     sr = to_sr(series, nothing(series), CARD, AT, seg=None)
     assert named(sr, "15776009")[0].ConceptCodeSequence[0].CodeMeaning == "Not detected"
-    assert "found no pancreas" in texts(sr)
+    assert "found no voxel of the pancreas" in texts(sr)
     assert "0.0 mL" not in texts(sr)
     assert not [item for item in items(sr) if item.ValueType == "NUM"]
     assert sr.SeriesDescription == "Pancreas not found (AI report, unverified)"

@@ -35,7 +35,7 @@ def find_pancreas(paths: list[Path]) -> tuple[Segmentation, Measurement]:
 def assert_true(segmentation: Segmentation, measurement: Measurement) -> None:
     assert measurement.volume_ml == pytest.approx(PANCREAS.volume_ml, rel=0.005)
     centre = np.argwhere(segmentation.mask).mean(axis=0)
-    expected = segmentation.geometry.map_reference_to_indices(np.array([PANCREAS.centre]))[0]
+    expected = segmentation.grid.to_indices(np.array([PANCREAS.centre]))[0]
     np.testing.assert_allclose(centre, expected, atol=0.1)
 
 
