@@ -70,6 +70,8 @@ def to_seg(
     if words:
         result.SegmentSequence[0].SegmentDescription = f"Pancreas{words}"
     _derive_dimension_uid(result, provenance.result_uid(series, card, "dimensions"))
+    if len(series.instances) == 1:
+        _number_source_frames(result, sorted(plane.frame for plane in series.planes))
     provenance.complete(result, series, card, at)
     return result
 
@@ -98,6 +100,14 @@ def _derive_dimension_uid(result: Dataset, uid: str) -> None:
     """Replace the random Dimension Organization UID that highdicom draws."""
     for item in (*result.DimensionIndexSequence, *result.DimensionOrganizationSequence):
         item.DimensionOrganizationUID = uid
+
+
+def _number_source_frames(result: Dataset, frames: Sequence[int]) -> None:
+    """Refer to the frames of the multi-frame source by their own numbers: the stand-in holds only the measured ones."""
+    for groups in result.PerFrameFunctionalGroupsSequence:
+        for derivation in groups.get("DerivationImageSequence", []):
+            for source in derivation.SourceImageSequence:
+                source.ReferencedFrameNumber = frames[int(source.ReferencedFrameNumber) - 1] + 1
 
 
 def _sources(series: Series) -> list[Dataset]:

@@ -14,7 +14,7 @@ from highdicom import VolumeGeometry
 
 from models.bundle import Model, read_bundle
 from pipeline.analyse import Options, segment
-from pipeline.volume import Volume
+from pipeline.volume import Grid, Volume
 from training.data import TEST_SEEDS, read_anatomies
 from training.recipe import Recipe, read_recipe
 from training.slices import read_slices, split_by_patient
@@ -44,7 +44,7 @@ def judge_synthetic(model: Model, anatomies: list[Anatomy]) -> Iterator[Case]:
         affine[:3, :3] = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]]) * COARSE_MM
         geometry = VolumeGeometry(affine, _SHAPE, coordinate_system="PATIENT")
         hounsfield = sample.hounsfield.round().clamp(-1024, 3000).to(torch.int16).numpy()
-        segmentation, measurement = segment(Volume(hounsfield, geometry), model, options)
+        segmentation, measurement = segment(Volume(hounsfield, Grid(geometry)), model, options)
         truth = sample.labels == TARGET
         figure = dice(torch.from_numpy(segmentation.mask.copy()), truth)
         yield Case(seed, figure, float(truth.sum()) * COARSE_MM**3 / 1000, measurement.volume_ml)
