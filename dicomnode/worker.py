@@ -24,7 +24,6 @@ from dicomnode.archive import RESULTS, Archive, archive_path
 from dicomnode.database import Database
 from dicomnode.errors import Refused, Unavailable
 from dicomnode.jobs import Job, JobEvent, RetryPolicy
-from dicomnode.routing import is_slice
 from dicomnode.store import LeaseLost, outbox, queue, receiving
 from models.bundle import Model
 from pipeline.analyse import Findings, Options, analyse
@@ -104,7 +103,7 @@ class Worker:
     def _analyse(self, held: Job) -> Findings:
         with self._database.read() as connection:
             images = receiving.images(connection, held.series_instance_uid, held.last_instance_id)
-        series = open_series([self._archive.path(image.path) for image in images if is_slice(image.facts)])
+        series = open_series([self._archive.path(image.path) for image in images])
         place = self._workplace
         options = Options(at=held.created_at, device=place.device, batch_size=place.batch_size)
         return analyse(series, place.model, options)
@@ -121,7 +120,8 @@ class Worker:
             model_sha256=card.sha256,
         )
         objects = [self._keep(dataset, held) for dataset in (findings.seg, findings.sr) if dataset is not None]
-        finished = outbox.Finished(measured, objects, self._workplace.destinations)
+        assumed = [one.text for one in findings.assumptions]
+        finished = outbox.Finished(measured, assumed, objects, self._workplace.destinations)
         with self._database.begin() as connection:
             queue.check_lease(connection, held.id, self._holder)
             outbox.finish(connection, held, finished, self._clock())

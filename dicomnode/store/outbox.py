@@ -43,9 +43,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Finished:
-    """All that a job leaves behind; `destinations` are names from the settings."""
+    """All that a job leaves behind.
+
+    assumed: what was taken for granted about the series, a line each. destinations: names from the settings.
+    """
 
     measured: Measured
+    assumed: Sequence[str]
     results: Sequence[StoredResult]
     destinations: Sequence[str]
 
@@ -57,6 +61,10 @@ def finish(connection: Connection, held: Job, finished: Finished, now: datetime)
     """
     measured = finished.measured
     note = f"{measured.volume_ml:.1f} mL" if measured.found else "nothing found"
+    if measured.found and measured.flags:
+        note = f"{note} ({', '.join(measured.flags)})"
+    for line in finished.assumed:
+        queue.record(connection, held.id, queue.TimelineEntry(now, "assume", held.state, line))
     queue.move_job(connection, held, JobEvent.FINISH, (now, note), {"reason": note, "lease_holder": None})
     values = {**asdict(measured), "flags": list(measured.flags), "measured_at": now}
     if not insert_new(connection, measurements, {"job_id": held.id, **values}):

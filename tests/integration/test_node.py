@@ -293,6 +293,29 @@ def test_case_14_a_gap_is_refused_for_good(make_bench: Callable[[Pacs], Bench], 
     assert bench.deliveries() == []
 
 
+def test_case_18_a_localizer_in_the_series_is_left_out_and_everybody_is_told(
+    make_bench: Callable[[Pacs], Bench], phantom: list[Path]
+) -> None:
+    scout = pydicom.dcmread(phantom[0])
+    scout.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    scout.SOPInstanceUID = scout.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    scout.save_as(phantom[0].with_name("scout.dcm"))
+    pacs = Pacs()
+    bench = make_bench(pacs)
+    bench.take_in([*phantom, phantom[0].with_name("scout.dcm")])
+    bench.worker.step()
+    bench.courier.step()
+    with bench.database.read() as connection:
+        assumed = [entry.note for entry in queue.timeline(connection, 1) if entry.event == "assume"]
+    assert len(assumed) == 1
+    assert assumed[0].endswith("Image Type LOCALIZER: a localizer, not a CT volume")
+    seg, sr = sorted(pacs.received, key=lambda one: str(one.Modality))
+    assert "Image Type LOCALIZER" in str(sr.ContentSequence)
+    referenced = {one.ReferencedSOPInstanceUID for one in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
+    assert len(referenced) == len(phantom)
+    assert "1.2.3.4" not in referenced
+
+
 def test_case_13_a_caller_that_is_not_on_the_list_is_rejected(make_bench: Callable[[Pacs], Bench]) -> None:
     bench = make_bench(Pacs())
     settings = ListenerSettings(port=0, allowed_callers=("FRIEND",))

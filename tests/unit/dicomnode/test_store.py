@@ -62,7 +62,7 @@ def claim(database: Database, now: datetime = NOW, holder: str = "A") -> Job:
 def finish(database: Database, held: Job, volume_ml: float = 80.0, found: bool = True) -> None:
     measured = outbox.Measured(found, volume_ml, 0.9, ("touches-border",), "m", "1", "0" * 64)
     with database.begin() as connection:
-        outbox.finish(connection, held, outbox.Finished(measured, [SEG, SR], ["near", "far"]), NOW)
+        outbox.finish(connection, held, outbox.Finished(measured, ["no Study ID"], [SEG, SR], ["near", "far"]), NOW)
 
 
 def test_an_instance_is_indexed_once(database: Database) -> None:
