@@ -310,7 +310,7 @@ def test_case_18_a_localizer_in_the_series_is_left_out_and_everybody_is_told(
     assert len(assumed) == 1
     assert assumed[0].endswith("Image Type LOCALIZER: a localizer, not a CT volume")
     seg, sr = sorted(pacs.received, key=lambda one: str(one.Modality))
-    assert "Image Type LOCALIZER" in str(sr.ContentSequence)
+    assert "Image Type LOCALIZER" in sr.to_json()
     referenced = {one.ReferencedSOPInstanceUID for one in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
     assert len(referenced) == len(phantom)
     assert "1.2.3.4" not in referenced
