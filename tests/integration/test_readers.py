@@ -72,7 +72,7 @@ def written(request: pytest.FixtureRequest, tmp_path: Path) -> Written:
 def plain(tmp_path: Path) -> Written:
     source = tmp_path / "source"
     source.mkdir()
-    return write(scan_phantom(source), tmp_path, Flag.TOUCHES_BORDER)
+    return write(scan_phantom(source), tmp_path, *(flag for flag in Flag if flag is not Flag.NOTHING_FOUND))
 
 
 def assert_same_voxels(points: NDArray[np.float64], segmentation: Segmentation) -> None:
@@ -143,6 +143,24 @@ def test_case_30_dciodvfy_finds_no_error_in_the_segmentation(written: Written) -
 
 def test_case_31_dciodvfy_finds_no_error_in_the_report(written: Written) -> None:
     assert errors_of_dciodvfy(written.sr) == []
+
+
+def test_case_31_dciodvfy_finds_no_error_in_a_report_with_every_flag(plain: Written) -> None:
+    assert errors_of_dciodvfy(plain.sr) == []
+
+
+def test_case_16_dcmtk_and_dciodvfy_take_the_segmentation_of_a_tilted_gantry(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    tilted = write(scan_phantom(source, tilt_mm=1.1), tmp_path)
+    assert errors_of_dciodvfy(tilted.seg) == []
+    seg = hd.seg.segread(tilted.seg)
+    positions = [frame.PlanePositionSequence[0] for frame in seg.PerFrameFunctionalGroupsSequence]
+    corners = np.array([one.ImagePositionPatient for one in positions], float)
+    indices = tilted.series.grid.to_indices(corners)
+    np.testing.assert_allclose(indices[:, 1:], 0, atol=1e-3)
+    for index, frame in zip(np.rint(indices[:, 0]).astype(int), seg.pixel_array, strict=True):
+        np.testing.assert_array_equal(frame.astype(bool), tilted.segmentation.mask[index])
 
 
 def test_case_31_dicomsrvalidator_finds_no_error_in_the_report(plain: Written) -> None:

@@ -12,6 +12,7 @@ from pydicom import Dataset
 from pydicom.uid import Comprehensive3DSRStorage
 
 from pipeline import provenance
+from pipeline.assumptions import Assumption, AssumptionKind
 from pipeline.measure import Flag
 from pipeline.seg import to_seg
 from pipeline.series import Series
@@ -139,6 +140,20 @@ def test_every_flag_has_words_in_the_report(series: Series) -> None:
     for flag in Flag:
         if flag is not Flag.NOTHING_FOUND:
             assert len(texts(report(series, flag))) > len(plain)
+            (quality,) = named(report(series, flag), "111052")
+            assert quality.ConceptCodeSequence[0].CodeMeaning
+
+
+def test_codes_of_our_own_are_declared(series: Series) -> None:
+    (scheme,) = report(series, Flag.FEW_SLICES).CodingSchemeIdentificationSequence
+    assert (scheme.CodingSchemeDesignator, scheme.CodingSchemeUID[:5]) == ("99PANCREASNODE", "2.25.")
+    assert "CodingSchemeIdentificationSequence" not in report(series, Flag.TOUCHES_BORDER)
+
+
+def test_what_was_assumed_stands_in_the_report(series: Series) -> None:
+    assumed = replace(series, assumptions=(Assumption(AssumptionKind.ACQUISITION_CHOSEN, "2 acquisitions: the later"),))
+    assert "Assumed: 2 acquisitions: the later" in texts(report(assumed))
+    assert "Assumed" not in texts(report(series))
 
 
 def test_the_statement_of_the_model_stands_in_the_report(series: Series) -> None:
