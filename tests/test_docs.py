@@ -19,8 +19,10 @@ from dicomnode.jobs import JobEvent, JobState
 from dicomnode.node import Actor
 from dicomnode.settings import DestinationSettings, Settings
 from models.bundle import default_bundle
+from pipeline.assumptions import AssumptionKind
 from pipeline.decoders import DECODABLE_TRANSFER_SYNTAXES
 from pipeline.measure import Flag
+from pipeline.planes import MARKS
 from pipeline.sr import TITLES
 
 ROOT = Path(__file__).parents[1]
@@ -144,3 +146,13 @@ def test_the_shipped_model_is_documented() -> None:
     card = default_bundle() / "docs" / "README.md"
     assert card.stat().st_size > 500
     assert "models/bundles/pancreas-3d" in read("README.md")
+
+
+@pytest.mark.parametrize("name", [*Flag, *AssumptionKind])
+def test_every_flag_and_assumption_is_explained(name: str) -> None:
+    assert f"| `{name}` |" in read("docs/geometry.md")
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_every_attribute_that_tells_acquisitions_apart_is_named(mark: str) -> None:
+    assert mark in read("docs/geometry.md")
