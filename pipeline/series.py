@@ -161,8 +161,11 @@ def _attributes(files: Sequence[CTFile]) -> list[Assumption]:
         Assumption(AssumptionKind.ATTRIBUTE_UNREADABLE, f"{attribute} is damaged in {count} files: taken as absent")
         for attribute, count in unreadable.items()
     ]
-    for keyword in TYPE_2:
-        if keyword not in files[0].instance:
-            text = f"{describe_attribute(keyword)} is missing: empty in the results"
-            lines.append(Assumption(AssumptionKind.ATTRIBUTE_MISSING, text))
+    first = files[0].instance
+    missing = [(keyword, "empty in the results") for keyword in TYPE_2 if keyword not in first]
+    if first.get("LossyImageCompression") == "01" and not first.get("LossyImageCompressionRatio"):
+        missing.append(("LossyImageCompressionRatio", "the results say lossy without it"))
+    for keyword, instead in missing:
+        text = f"{describe_attribute(keyword)} is missing: {instead}"
+        lines.append(Assumption(AssumptionKind.ATTRIBUTE_MISSING, text))
     return lines

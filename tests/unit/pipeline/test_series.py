@@ -296,6 +296,10 @@ class TestAssumptions:
             "Study ID (0020,0010) is missing: empty in the results",
         ]
 
+    def test_case_20_lossy_without_a_ratio_is_said(self, tmp_path: Path) -> None:
+        (assumption,) = open_series(write(tmp_path, attributes={"LossyImageCompression": "01"})).assumptions
+        assert assumption.text.startswith("Lossy Image Compression Ratio (0028,2112) is missing")
+
     def test_case_18_what_is_no_slice_is_left_out_and_said(self, tmp_path: Path) -> None:
         paths = write(tmp_path)
         for name, change in (
