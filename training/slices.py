@@ -53,25 +53,37 @@ def split_by_patient(slices: list[Slice], held_out: int, seed: int) -> tuple[lis
 
 
 def pseudo_volume(item: Slice, shape: tuple[int, int, int], seed: int) -> tuple[Tensor, Tensor]:
-    """HU and mask (slice, row, column) of a random crop around the pancreas, scaled by chance, repeated by slices."""
+    """HU and mask (slice, row, column) of a deformed random crop around the pancreas, repeated by slices."""
     generator = torch.Generator().manual_seed(seed)
-    scale = float(0.85 + 0.3 * torch.rand(1, generator=generator))
     planes = torch.stack([item.hounsfield, item.mask])[None]
-    planes = nn_functional.interpolate(planes, scale_factor=scale, mode="bilinear", antialias=True)[0]
-    inside = (planes[1] > 0.5).nonzero().float()
-    centre = inside.mean(0) if len(inside) else torch.tensor(planes.shape[1:]) / 2
+    inside = (planes[0, 1] > 0.5).nonzero().float()
+    centre = inside.mean(0) if len(inside) else torch.tensor(planes.shape[2:]) / 2
     centre = centre + (torch.rand(2, generator=generator) - 0.5) * 40
-    crop = _crop(planes, centre, shape[1:])
-    crop[0] += torch.randn(crop[0].shape, generator=generator) * 8
-    crop[0] = crop[0] * (0.85 + 0.3 * torch.rand(1, generator=generator)) + 20 * torch.randn(1, generator=generator)
-    volume = crop[:, None].repeat(1, shape[0], 1, 1)
-    return volume[0].clamp(min=0), (volume[1] > 0.5).long()
+    points = (_deformed(shape[1:], generator) + centre) / (torch.tensor(planes.shape[2:]) - 1) * 2 - 1
+    # Beyond the picture is what the picture has for air, 0.
+    crop = nn_functional.grid_sample(planes, points.flip(-1)[None], align_corners=True)[0]
+    volume = _change_scanner(crop[0], generator).repeat(shape[0], 1, 1)
+    return volume.clamp(min=0), (crop[1] > 0.5).long().repeat(shape[0], 1, 1)
 
 
-def _crop(planes: Tensor, centre: Tensor, shape: tuple[int, ...]) -> Tensor:
-    padded = nn_functional.pad(planes, (shape[1], shape[1], shape[0], shape[0]))
-    top, left = (round(float(c) + n / 2) for c, n in zip(centre, shape, strict=True))
-    return padded[:, top : top + shape[0], left : left + shape[1]].clone()
+def _deformed(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Offsets (row, column, 2) from the centre in voxels: scaled along both axes, turned, bent."""
+    axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in shape), indexing="ij")
+    scale = 0.8 + 0.4 * torch.rand(2, generator=generator)
+    angle = (torch.rand(1, generator=generator) - 0.5) * 0.5
+    turn = torch.stack([torch.cat([angle.cos(), -angle.sin()]), torch.cat([angle.sin(), angle.cos()])])
+    coarse = torch.randn(1, 2, 5, 6, generator=generator) * 2 * torch.rand(1, generator=generator)
+    bend = nn_functional.interpolate(coarse, size=shape, mode="bicubic", align_corners=True)[0].permute(1, 2, 0)
+    return (torch.stack(axes, -1) * scale) @ turn + bend
+
+
+def _change_scanner(hounsfield: Tensor, generator: torch.Generator) -> Tensor:
+    """Other blur, noise, contrast and enhancement, shape (1, row, column)."""
+    plane = hounsfield[None]
+    if torch.rand(1, generator=generator) < 0.3:
+        plane = nn_functional.avg_pool2d(plane, 3, 1, 1, count_include_pad=False)
+    plane = plane * (0.75 + 0.5 * torch.rand(1, generator=generator)) + 20 * torch.randn(1, generator=generator)
+    return plane + torch.randn(plane.shape, generator=generator) * (2 + 12 * torch.rand(1, generator=generator))
 
 
 def _read(path: Path, scale: float) -> Tensor:

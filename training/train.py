@@ -25,7 +25,7 @@ SPLIT_SEED = 0
 
 @dataclass(frozen=True)
 class Run:
-    """Where a run stands on disk, and how long it may take."""
+    """Where a run stands on disk, and how long it may take. weights: to begin with, of the same network."""
 
     folder: Path
     minutes: float
@@ -33,6 +33,7 @@ class Run:
     seed: int
     workers: int
     device: str
+    weights: Path | None = None
 
     @property
     def last(self) -> Path:
@@ -62,6 +63,8 @@ class Trainer:
         run.folder.mkdir(parents=True, exist_ok=True)
         if run.last.exists():
             self._resume()
+        elif run.weights:
+            self.network.load_state_dict(torch.load(run.weights, map_location=run.device, weights_only=True))
 
     def train(self) -> float:
         """Train until the time or the steps are used up; returns the best validation figure (mean Dice)."""
@@ -169,8 +172,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--weights", type=Path, help="weights of another run to begin with")
     given = parser.parse_args()
-    run = Run(given.out, given.minutes, given.steps, given.seed, given.workers, given.device)
+    run = Run(given.out, given.minutes, given.steps, given.seed, given.workers, given.device, given.weights)
     anatomies, slices = read_anatomies(given.data / "anatomies"), read_slices(given.data / "nih-slices")
     best = Trainer(read_recipe(given.recipe), run, anatomies, slices).train()
     print(f"best mean Dice {best:.3f}; weights in {run.best}")

@@ -55,3 +55,12 @@ def test_a_missing_mask_is_named(folder: Path) -> None:
     (folder / "masks" / "PANCREAS_0003-1001.jpg").unlink()
     with pytest.raises(ValueError, match="PANCREAS_0003-1001"):
         read_slices(folder)
+
+
+def test_a_pseudo_volume_keeps_mask_and_picture_together(folder: Path) -> None:
+    item = read_slices(folder)[0]  # bright where the mask is, and nowhere else
+    for seed in range(20):
+        hounsfield, mask = pseudo_volume(item, (1, 80, 96), seed)
+        inside, outside = (float(hounsfield[mask == value].median()) for value in (1, 0))
+        assert inside > outside + 40
+        assert ((hounsfield > (inside + outside) / 2) == (mask == 1)).float().mean() > 0.97
