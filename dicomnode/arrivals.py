@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -44,17 +45,31 @@ class Arrival:
     """A series with instances that no job covers yet."""
 
     series_instance_uid: str
+    study_instance_uid: str
     last_instance_id: int
     last_received_at: datetime
 
 
 @dataclass(frozen=True)
 class CompletenessRule:
-    """A series is complete when nothing of it arrived for `quiet_seconds`."""
+    """A series is complete when nothing of it arrived for `quiet_seconds`.
+
+    by_study: it also waits until every series of its study is complete, so that one of them can be preferred.
+    """
 
     quiet_seconds: float
+    by_study: bool = False
 
 
 def is_complete(arrival: Arrival, rule: CompletenessRule, now: datetime) -> bool:
     """Whether the series may become a job at the given time."""
     return now - arrival.last_received_at >= timedelta(seconds=rule.quiet_seconds)
+
+
+def complete_groups(arrivals: Iterable[Arrival], rule: CompletenessRule, now: datetime) -> list[list[Arrival]]:
+    """The series that may become jobs now, together where one decision is made on them: each alone, or by study."""
+    groups: dict[str, list[Arrival]] = {}
+    for arrival in arrivals:
+        key = arrival.study_instance_uid if rule.by_study else arrival.series_instance_uid
+        groups.setdefault(key, []).append(arrival)
+    return [group for group in groups.values() if all(is_complete(arrival, rule, now) for arrival in group)]

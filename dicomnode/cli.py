@@ -24,8 +24,10 @@ from dicomnode.database import Connection, open_database
 from dicomnode.deliveries import DeliveryEvent
 from dicomnode.errors import Misconfigured, Refused, Unavailable
 from dicomnode.files import find_dicom
+from dicomnode.inspection import inspect
 from dicomnode.lifecycle import IllegalMove
 from dicomnode.node import EXIT_MISCONFIGURED, Actor, Node, utc_now
+from dicomnode.selection import Selection
 from dicomnode.settings import CONFIG_VARIABLE, Settings, load
 from dicomnode.store import Unknown, outbox, queue
 
@@ -36,6 +38,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+rules = typer.Typer(help="The rules that say which series are analysed.", no_args_is_help=True)
+app.add_typer(rules, name="rules")
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 # Into a pipe or a file no table is folded; on a terminal it takes the width there is.
 output = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 240)
@@ -237,10 +241,33 @@ def show_settings(config: Config = None, as_json: AsJson = False) -> None:
     output.print(table)
 
 
+@rules.command(name="test")
+def explain_rules(
+    path: Annotated[Path, typer.Argument(help="A folder with any number of studies and series, or a DICOM file.")],
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Explain for each series below a folder why the node would or would not analyse it; exit code 1: none.
+
+    It shows SeriesDescription, but no name and no ID of a patient.
+    """
+    settings, _ = load(config)
+    found = inspect(path, Selection.of(settings))
+    if as_json:
+        counts = {"files_not_dicom": found.not_dicom, "files_unreadable": found.unreadable}
+        output.print_json(json.dumps({**counts, "series": [series.describe() for series in found.series]}))
+    else:
+        for line in (line for series in found.series for line in series.lines()):
+            output.print(line, markup=False)
+        output.print(f"{found.not_dicom} files are not DICOM, {found.unreadable} cannot be read")
+    if all(series.verdict.reason for series in found.series):
+        raise typer.Exit(1)
+
+
 def _printable(value: Any) -> Any:
     """The value as JSON knows it; a password inside a URL is not shown."""
     if isinstance(value, tuple):
-        return [item if isinstance(item, str) else item.model_dump() for item in value]
+        return [item if isinstance(item, str) else item.model_dump(mode="json", exclude_unset=True) for item in value]
     if isinstance(value, Path):
         return str(value)
     return re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", value) if isinstance(value, str) else value

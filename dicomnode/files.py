@@ -11,9 +11,17 @@ log = logging.getLogger(__name__)
 
 
 def find_dicom(path: Path) -> list[Path]:
-    """Every DICOM file (PS3.10 7.1: `DICM` after 128 bytes) at or below the path, sorted; a DICOMDIR is none.
+    """Every DICOM file at or below the path, as `sort_files` finds them; the others are left out with a warning."""
+    found, others = sort_files(path)
+    if others:
+        log.warning("%s: %d files are not DICOM and are left out", path, others)
+    return found
 
-    Raises Refused, naming the path, where there is none.
+
+def sort_files(path: Path) -> tuple[list[Path], int]:
+    """Every DICOM file (PS3.10 7.1: `DICM` after 128 bytes) at or below the path, sorted, and the number of others.
+
+    A DICOMDIR is none. Raises Refused, naming the path, where there is no DICOM file.
     """
     if not path.exists():
         raise Refused(f"{path}: no such file or folder")
@@ -25,9 +33,7 @@ def find_dicom(path: Path) -> list[Path]:
         raise Refused(
             f"{path}: " + ("not a DICOM file" if path.is_file() else f"no DICOM file among {len(files)} files")
         )
-    if len(found) < len(files):
-        log.warning("%s: %d files are not DICOM and are left out", path, len(files) - len(found))
-    return found
+    return found, len(files) - len(found)
 
 
 def _is_dicom(file: Path) -> bool:

@@ -23,7 +23,7 @@ from dicomnode.dimse import Peer
 from dicomnode.errors import Misconfigured, Unavailable
 from dicomnode.jobs import RetryPolicy
 from dicomnode.lifecycle import Backoff
-from dicomnode.routing import RoutingRule
+from dicomnode.selection import Selection
 from dicomnode.settings import Settings, WorkerSettings
 
 if TYPE_CHECKING:
@@ -131,8 +131,8 @@ class Node:
 
     def _assemble(self) -> None:
         series = self._settings.series
-        complete, routing = CompletenessRule(series.quiet_seconds), RoutingRule(series.minimum_slices)
-        Assembler(self._database, complete, routing, utc_now).run(self._stop)
+        complete = CompletenessRule(series.quiet_seconds, by_study=bool(series.prefer))
+        Assembler(self._database, self._archive, complete, Selection.of(self._settings), utc_now).run(self._stop)
 
     def _routes(self) -> list[Route]:
         courier = self._settings.courier

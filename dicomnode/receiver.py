@@ -11,7 +11,6 @@ from threading import Event
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
-from pydicom.multival import MultiValue
 from pynetdicom import evt
 
 from dicomnode import dimse
@@ -19,6 +18,7 @@ from dicomnode.archive import RECEIVED, Archive, Full, archive_path
 from dicomnode.arrivals import Patient, StoredInstance
 from dicomnode.database import Database
 from dicomnode.errors import Unavailable
+from dicomnode.headers import image_facts, missing_identifier, text
 from dicomnode.settings import ListenerSettings
 from dicomnode.store import receiving
 
@@ -128,17 +128,18 @@ class Receiver:
 
 def _describe(blob: bytes, calling_ae: str, now: datetime) -> StoredInstance:
     header, digest = _read_header(blob), _data_set_digest(blob)
+    image = image_facts(header)
     series_uid, sop_uid = str(header.SeriesInstanceUID), str(header.SOPInstanceUID)
     return StoredInstance(
         sop_instance_uid=sop_uid,
-        sop_class_uid=str(header.SOPClassUID),
+        sop_class_uid=image.sop_class_uid,
         transfer_syntax_uid=str(header.file_meta.TransferSyntaxUID),
         series_instance_uid=series_uid,
         study_instance_uid=str(header.StudyInstanceUID),
-        patient=Patient(_text(header, "PatientID"), _text(header, "IssuerOfPatientID")),
-        modality=_text(header, "Modality")[:16],
-        image_type=_text(header, "ImageType"),
-        image_orientation=_text(header, "ImageOrientationPatient"),
+        patient=Patient(text(header, "PatientID"), text(header, "IssuerOfPatientID")),
+        modality=image.modality,
+        image_type=image.image_type,
+        image_orientation=image.image_orientation,
         acquired_at=_acquired_at(header),
         path=archive_path(RECEIVED, series_uid, sop_uid, digest),
         size_bytes=len(blob),
@@ -151,10 +152,8 @@ def _describe(blob: bytes, calling_ae: str, now: datetime) -> StoredInstance:
 def _read_header(blob: bytes) -> Dataset:
     try:
         header = dcmread(BytesIO(blob), specific_tags=_TAGS, stop_before_pixels=True)
-        for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-            uid = _text(header, keyword)
-            if not uid or len(uid) > 64:
-                raise Unacceptable(DATA_SET_MISMATCH, f"{keyword} is missing or longer than 64 characters")
+        if complaint := missing_identifier(header):
+            raise Unacceptable(DATA_SET_MISMATCH, complaint)
     except (InvalidDicomError, EOFError, ValueError, TypeError, OSError, NotImplementedError):
         raise Unacceptable(CANNOT_UNDERSTAND, "the data set cannot be decoded") from None
     meta = header.file_meta
@@ -169,20 +168,14 @@ def _data_set_digest(blob: bytes) -> str:
     return hashlib.sha256(memoryview(blob)[144 + length :]).hexdigest()
 
 
-def _text(header: Dataset, keyword: str) -> str:
-    value = header.get(keyword)
-    parts = value if isinstance(value, MultiValue) else [value]
-    return "\\".join("" if part is None else str(part) for part in parts).replace("\0", "").strip()
-
-
 def _acquired_at(header: Dataset) -> str:
     """The best known time of acquisition, without fraction and zone."""
-    moment = _text(header, "AcquisitionDateTime")
+    moment = text(header, "AcquisitionDateTime")
     if moment:
         return moment[:14].split(".")[0]
     for kind in ("Acquisition", "Series", "Study"):
-        if date := _text(header, f"{kind}Date"):
-            return date[:8] + _text(header, f"{kind}Time").replace(":", "")[:6]
+        if date := text(header, f"{kind}Date"):
+            return date[:8] + text(header, f"{kind}Time").replace(":", "")[:6]
     return ""
 
 

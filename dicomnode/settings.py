@@ -7,13 +7,15 @@ A variable wins over the file, the file over the default. Nested keys take two u
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -23,6 +25,7 @@ from pydantic_settings import (
 )
 
 from dicomnode.errors import Misconfigured
+from dicomnode.phases import Phase
 
 PREFIX = "DICOMNODE_"
 CONFIG_VARIABLE = "DICOMNODE_CONFIG"
@@ -40,8 +43,50 @@ def _ae_title(value: str) -> str:
     return value
 
 
+def _pattern(value: str) -> str:
+    """A regular expression, in the syntax of Python's `re`."""
+    try:
+        re.compile(value)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"{value!r} is not a regular expression: {error}") from None
+    return value
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+Pattern = Annotated[str, AfterValidator(_pattern)]
+
+
+class Criterion(StrEnum):
+    """What may make one series of a study better than another."""
+
+    PHASE = "phase"
+    KERNEL = "kernel"
+    CONTRAST = "contrast"
+    THINNEST = "thinnest"
+    MOST_SLICES = "most-slices"
+    RULE_ORDER = "rule-order"
+
+
+def split_preference(text: str) -> tuple[Criterion, str]:
+    """`phase=PHASE` and `kernel=PATTERN` as criterion and value, the other criteria without one; raises ValueError."""
+    name, equals, value = text.partition("=")
+    try:
+        criterion = Criterion(name)
+    except ValueError:
+        known = "phase=PHASE, kernel=PATTERN, contrast, thinnest, most-slices, rule-order"
+        raise ValueError(f"{text!r} is unknown; there are {known}") from None
+    takes_value = criterion in (Criterion.PHASE, Criterion.KERNEL)
+    if takes_value != bool(value) or (equals and not takes_value):
+        raise ValueError(f"{text!r}: {criterion} takes {'a value after =' if takes_value else 'no value'}")
+    if criterion is Criterion.PHASE and value not in set(Phase):
+        raise ValueError(f"{text!r}: phases are {', '.join(Phase)}")
+    return criterion, _pattern(value)
+
+
+def _preference(value: str) -> str:
+    split_preference(value)
+    return value
 
 
 class Section(BaseModel):
@@ -78,6 +123,9 @@ class SeriesSettings(Section):
 
     quiet_seconds: float = Field(30.0, gt=0, description="a series is complete this long after its last instance")
     minimum_slices: int = Field(20, ge=1, description="a series with fewer images is not analysed")
+    prefer: tuple[Annotated[str, AfterValidator(_preference)], ...] = Field(
+        (), description="criteria, in order, that choose one series of each study; empty: every one is analysed"
+    )
 
 
 class WorkerSettings(Section):
@@ -99,6 +147,56 @@ class DestinationSettings(Section):
     ae_title: AETitle = Field(description="AE title that is called")
     host: str = Field(min_length=1, description="host name or address")
     port: Port = Field(description="TCP port")
+
+
+class Range(Section):
+    """From `min` to `max`, both included; an absent end is open."""
+
+    min: float | None = Field(None, ge=0, description="the least that fits")
+    max: float | None = Field(None, ge=0, description="the most that fits")
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        return self
+
+    def holds(self, value: float | None) -> bool:
+        """Whether the value is known and lies inside."""
+        return value is not None and (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+
+    def __str__(self) -> str:
+        if self.min is None:
+            return f"at most {self.max:g}"
+        return f"at least {self.min:g}" if self.max is None else f"{self.min:g} to {self.max:g}"
+
+
+class RuleAction(StrEnum):
+    """What a rule does with the series that it decides."""
+
+    ANALYSE = "analyse"
+    SKIP = "skip"
+
+
+class RuleSettings(Section):
+    """A rule on series: it decides those for which all of its conditions hold; an absent condition always holds."""
+
+    name: str = Field(min_length=1, max_length=64, description="its name in reasons and explanations")
+    action: RuleAction = Field(description="analyse or skip")
+    modality: str | None = Field(None, description="Modality, exactly")
+    image_type: tuple[str, ...] = Field((), description="values of ImageType that every slice carries")
+    not_image_type: tuple[str, ...] = Field((), description="values of ImageType of which no slice carries any")
+    description: Pattern | None = Field(None, description="pattern found in SeriesDescription")
+    protocol: Pattern | None = Field(None, description="pattern found in ProtocolName")
+    body_part: Pattern | None = Field(None, description="pattern found in BodyPartExamined")
+    kernel: Pattern | None = Field(None, description="pattern found in ConvolutionKernel")
+    manufacturer: Pattern | None = Field(None, description="pattern found in Manufacturer")
+    thickness_mm: Range | None = Field(None, description="range of SliceThickness in mm, {min = , max = }")
+    slices: Range | None = Field(None, description="range of the number of axial slices, {min = , max = }")
+    contrast: bool | None = Field(None, description="whether a contrast agent is recorded")
+    phase: tuple[Phase, ...] = Field((), description="contrast phases, any of them")
 
 
 class CourierSettings(Section):
@@ -130,6 +228,7 @@ class Settings(BaseSettings):
     destinations: tuple[DestinationSettings, ...] = Field(
         (), description="where the results go; each gets both objects"
     )
+    rules: tuple[RuleSettings, ...] = Field((), description="which series are analysed; none: all that can be")
     web: WebSettings = WebSettings()
 
     @classmethod
@@ -174,7 +273,7 @@ def load(config: Path | None = None, environ: Mapping[str, str] | None = None) -
     try:
         settings = Settings(**content)
     except ValidationError as error:
-        raise Misconfigured(_explain(error, config)) from None
+        raise Misconfigured(_explain(error, config, content)) from None
     _refuse_twin_names(settings)
     return settings, list(_origins(settings, content, config))
 
@@ -198,19 +297,29 @@ def _refuse_unknown_variables(variables: Mapping[str, str]) -> None:
 
 
 def _refuse_twin_names(settings: Settings) -> None:
-    names = [destination.name for destination in settings.destinations]
-    if twins := {name for name in names if names.count(name) > 1}:
-        raise Misconfigured(f"destinations: two have the name {min(twins)!r}")
+    for table, entries in (("destinations", settings.destinations), ("rules", settings.rules)):
+        names = [entry.name for entry in entries]
+        if twins := {name for name in names if names.count(name) > 1}:
+            raise Misconfigured(f"{table}: two have the name {min(twins)!r}")
 
 
-def _explain(error: ValidationError, config: Path | None) -> str:
+def _explain(error: ValidationError, config: Path | None, content: dict[str, Any]) -> str:
     lines = []
     for problem in error.errors(include_url=False):
         key = ".".join(str(part) for part in problem["loc"])
         what = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
-        lines.append(f"{key}: {what}")
+        lines.append(f"{key}{_rule_name(problem['loc'], content)}: {what}")
     place = f"{config} and DICOMNODE_*" if config else "DICOMNODE_*"
     return f"{place}: " + "; ".join(lines)
+
+
+def _rule_name(place: tuple[int | str, ...], content: dict[str, Any]) -> str:
+    """The name of the rule of the file that the place lies in: people count tables neither from nought nor at all."""
+    try:
+        name = content["rules"][place[1]]["name"] if place[0] == "rules" else None
+    except (KeyError, IndexError, TypeError):
+        name = None
+    return f" (rule {name!r})" if isinstance(name, str) else ""
 
 
 def _leaves(prefix: str, section: BaseModel) -> Iterator[tuple[str, Any]]:

@@ -17,7 +17,8 @@ from dicomnode import cli, deliveries, dimse, jobs
 from dicomnode.deliveries import DeliveryEvent, DeliveryState
 from dicomnode.jobs import JobEvent, JobState
 from dicomnode.node import Actor
-from dicomnode.settings import DestinationSettings, Settings
+from dicomnode.phases import WORDS, Phase
+from dicomnode.settings import Criterion, DestinationSettings, RuleSettings, Settings
 from models.bundle import default_bundle
 from pipeline.assumptions import AssumptionKind
 from pipeline.decoders import DECODABLE_TRANSFER_SYNTAXES
@@ -27,6 +28,7 @@ from pipeline.sr import TITLES
 
 ROOT = Path(__file__).parents[1]
 MARKDOWN = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+LISTS: dict[str, type[BaseModel]] = {"destinations": DestinationSettings, "rules": RuleSettings}
 
 
 def read(name: str) -> str:
@@ -39,11 +41,14 @@ def leaves(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, st
         default = field.get_default(call_default_factory=True)
         if isinstance(default, BaseModel):
             yield from leaves(type(default), f"{prefix}{name}.")
-        elif prefix + name != "destinations":
+        elif prefix + name not in LISTS:
             yield prefix + name, field.description or "", default
 
 
-SETTINGS = [*leaves(Settings), *((f"destinations.{key}", text, None) for key, text, _ in leaves(DestinationSettings))]
+SETTINGS = [
+    *leaves(Settings),
+    *((f"{name}.{key}", text, None) for name, table in LISTS.items() for key, text, _ in leaves(table)),
+]
 
 
 def moves_table(moves: Mapping[tuple[StrEnum, StrEnum], StrEnum]) -> str:
@@ -69,8 +74,19 @@ def test_the_example_settings_are_the_defaults_and_show_every_key() -> None:
     assert Settings(**content) == Settings()
     bare = tomllib.loads(re.sub(r"^# (?=\w+ = |\[\[)", "", text, flags=re.MULTILINE))
     shown = {f"{table}.{key}" for table, keys in bare.items() if isinstance(keys, dict) for key in keys}
-    shown |= {f"destinations.{key}" for key in bare["destinations"][0]}
+    shown |= {f"{name}.{key}" for name in LISTS for key in bare[name][0]}
     assert shown == {key for key, _, _ in SETTINGS}
+
+
+@pytest.mark.parametrize("criterion", Criterion)
+def test_every_criterion_of_preference_is_explained(criterion: Criterion) -> None:
+    assert re.search(rf"^\| `{criterion}[`=]", read("docs/operations.md"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_every_phase_is_explained_with_its_words(phase: Phase) -> None:
+    row = next(line for line in read("docs/operations.md").splitlines() if line.startswith(f"| `{phase}` |"))
+    assert row.split("|")[2].strip() == ", ".join(WORDS[phase])
 
 
 def test_every_command_is_in_the_readme() -> None:

@@ -14,6 +14,8 @@ from dicomnode.lifecycle import IllegalMove, move
 from dicomnode.store import LeaseLost, Unknown
 from dicomnode.tables import instances, job_events, jobs, series
 
+_CHOSEN = (JobState.QUEUED, JobState.RUNNING, JobState.DONE)
+
 
 @dataclass(frozen=True)
 class TimelineEntry:
@@ -54,6 +56,17 @@ def add_job(connection: Connection, arrival: Arrival, skip_reason: str, now: dat
     note = skip_reason or f"{values['instance_count']} instances"
     record(connection, job_id, TimelineEntry(now, "create", state, note))
     return job_id
+
+
+def chosen(connection: Connection, study_instance_uid: str) -> dict[str, int]:
+    """The series of a study that wait for the worker, are with it or were measured: UID -> last instance covered."""
+    statement = (
+        select(jobs.c.series_instance_uid, func.max(jobs.c.last_instance_id))
+        .join(series)
+        .where(series.c.study_instance_uid == study_instance_uid, jobs.c.state.in_(_CHOSEN))
+        .group_by(jobs.c.series_instance_uid)
+    )
+    return {row[0]: row[1] for row in connection.execute(statement)}
 
 
 def is_any_due(connection: Connection, now: datetime) -> bool:

@@ -56,11 +56,12 @@ def stored_paths(connection: Connection) -> set[str]:
 
 def arrivals(connection: Connection) -> list[Arrival]:
     """The series with instances that no job covers yet."""
+    keys = (instances.c.series_instance_uid, series.c.study_instance_uid)
     statement = (
-        select(instances.c.series_instance_uid, func.max(instances.c.id), func.max(instances.c.received_at))
+        select(*keys, func.max(instances.c.id), func.max(instances.c.received_at))
         .join(series)
         .where(series.c.waiting.is_(True), instances.c.id > series.c.covered_until)
-        .group_by(instances.c.series_instance_uid)
+        .group_by(*keys)
     )
     return [Arrival(*row) for row in connection.execute(statement)]
 

@@ -32,7 +32,7 @@ from dicomnode.dimse import Peer
 from dicomnode.jobs import Job, JobState, RetryPolicy
 from dicomnode.lifecycle import Backoff
 from dicomnode.receiver import Receiver
-from dicomnode.routing import RoutingRule
+from dicomnode.selection import Selection
 from dicomnode.settings import ListenerSettings
 from dicomnode.store import outbox, queue
 from dicomnode.tables import deliveries, results
@@ -92,7 +92,7 @@ class Bench:
         self.archive = Archive(folder / "archive", 0)
         self.database: Database = open_database(f"sqlite:///{folder}/node.db")
         self.receiver = Receiver(self.database, self.archive, self.clock)
-        self.assembler = Assembler(self.database, CompletenessRule(30), RoutingRule(10), self.clock)
+        self.assembler = Assembler(self.database, self.archive, CompletenessRule(30), Selection(10), self.clock)
         retry = RetryPolicy(2, Backoff(60, 60))
         place = Workplace(threshold_model(), "cpu", 1, 60.0, retry, ("pacs",))
         self.worker = Worker(self.database, self.archive, place, self.clock)

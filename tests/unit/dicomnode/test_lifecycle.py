@@ -80,5 +80,5 @@ def test_attempts_are_limited() -> None:
 
 @pytest.mark.parametrize(("waited_s", "complete"), [(0, False), (29.9, False), (30, True), (3600, True)])
 def test_a_series_is_complete_when_it_was_quiet(waited_s: float, complete: bool) -> None:
-    arrival = Arrival("1.2.3", 7, NOW)
+    arrival = Arrival("1.2.3", "1.2", 7, NOW)
     assert is_complete(arrival, CompletenessRule(30), NOW + timedelta(seconds=waited_s)) is complete

@@ -77,6 +77,9 @@ port = 105
 """
 
 
+RULE = "[[rules]]\nname = 'pv thin'\naction = 'analyse'\n"
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -90,12 +93,39 @@ port = 105
         ('[worker]\ndevice = "gpu"\n', "worker.device: "),
         (TWINS, "two have the name 'pacs'"),
         ("[[destinations]]\nname = 'pacs'\n", "destinations.0.ae_title: "),
+        (RULE + "descripton = 'abd'\n", r"rules.0.descripton \(rule 'pv thin'\): unknown key"),
+        (RULE + "kernel = 'b(3'\n", r"rules.0.kernel \(rule 'pv thin'\): .*'b\(3' is not a regular expression"),
+        (RULE + "slices = {min = 9, max = 8}\n", r"rules.0.slices \(rule 'pv thin'\): .*min 9 is above max 8"),
+        (RULE + "slices = {least = 9}\n", r"rules.0.slices.least \(rule 'pv thin'\): unknown key"),
+        (RULE + "slices = {}\n", "give min, max or both"),
+        (RULE + "phase = ['venous']\n", "rules.0.phase.0 .*'portal-venous'"),
+        ("[[rules]]\nname = 'x'\naction = 'ignore'\n", "rules.0.action .*'analyse' or 'skip'"),
+        ("[[rules]]\naction = 'skip'\n", "rules.0.name: "),
+        (RULE + RULE, "rules: two have the name 'pv thin'"),
+        ("[series]\nprefer = ['thickest']\n", "series.prefer.0: .*'thickest' is unknown; there are .*thinnest"),
+        ("[series]\nprefer = ['phase=venous']\n", "phases are non-contrast, arterial"),
+        ("[series]\nprefer = ['phase']\n", "phase takes a value after ="),
+        ("[series]\nprefer = ['thinnest=1']\n", "thinnest takes no value"),
+        ("[series]\nprefer = ['kernel=b(']\n", "is not a regular expression"),
         ("[listener\n", "not valid TOML"),
     ],
 )
 def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, complaint: str) -> None:
     with pytest.raises(Misconfigured, match=complaint):
         load(write(tmp_path, text))
+
+
+def test_rules_come_in_their_order_from_the_file_or_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = RULE + "thickness_mm = {max = 2.5}\n[[rules]]\nname = 'rest'\naction = 'skip'\n"
+    settings, effective = load(write(tmp_path, text))
+    assert [(rule.name, rule.action) for rule in settings.rules] == [("pv thin", "analyse"), ("rest", "skip")]
+    assert str(settings.rules[0].thickness_mm) == "at most 2.5"
+    assert find(effective, "rules").origin == str(tmp_path / "node.toml")
+    monkeypatch.setenv("DICOMNODE_RULES", '[{"name": "none", "action": "skip"}]')
+    monkeypatch.setenv("DICOMNODE_SERIES__PREFER", '["phase=arterial", "thinnest"]')
+    settings, _ = load(tmp_path / "node.toml")
+    assert [rule.name for rule in settings.rules] == ["none"]
+    assert settings.series.prefer == ("phase=arterial", "thinnest")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
