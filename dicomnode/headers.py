@@ -8,15 +8,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 
 from dicomnode.routing import ENHANCED_CT_IMAGE_STORAGE, ImageFacts, SeriesFacts, image_type_values, is_axial, is_slice
 
 # What pydicom raises for bytes that are no legal DICOM, or no legal value of their VR.
 UNREADABLE = (
-    InvalidDicomError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
-    NotImplementedError, RecursionError, AssertionError, struct.error,
+    InvalidDicomError, BytesLengthException, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError,
+    ArithmeticError, NotImplementedError, RecursionError, AssertionError, struct.error,
 )  # fmt: skip
 _TRIES = 3
 _LONGEST = 128  # characters; VR LO has 64 for each value
@@ -25,23 +25,9 @@ _TAGS = [
     "SpecificCharacterSet", "Modality", "SeriesDescription", "ProtocolName", "BodyPartExamined", "ConvolutionKernel",
     "Manufacturer", "SliceThickness", "SeriesNumber", "ContrastBolusAgent", "ContrastBolusAgentSequence",
 ]  # fmt: skip
-_NO_AGENT = {
-    "NO",
-    "NON",
-    "NONE",
-    "NOT",
-    "NIL",
-    "N",
-    "W/O",
-    "WITHOUT",
-    "OHNE",
-    "KEIN",
-    "KEINE",
-    "NEIN",
-    "SANS",
-    "AUCUN",
-    "0",
-}
+_NO_AGENT = frozenset(
+    ("NO", "NON", "NONE", "NOT", "NIL", "N", "W/O", "WITHOUT", "OHNE", "KEIN", "KEINE", "NEIN", "SANS", "AUCUN", "0")
+)
 
 
 def text(header: Dataset, keyword: str) -> str:

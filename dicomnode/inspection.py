@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
 from dicomnode.dimse import STORED_SOP_CLASSES
@@ -102,6 +102,8 @@ def _group(files: list[Path]) -> tuple[dict[str, dict[str, _Found]], int]:
             study, series = text(header, "StudyInstanceUID"), text(header, "SeriesInstanceUID")
             facts, complaint = image_facts(header), missing_identifier(header)
         except UNREADABLE:
+            header = Dataset()
+        if not header:  # not even one attribute: a damaged or cut file
             unreadable += 1
             continue
         found = studies.setdefault(study, {}).setdefault(series, _Found())

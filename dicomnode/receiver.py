@@ -10,7 +10,6 @@ from io import BytesIO
 from threading import Event
 
 from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
 from pynetdicom import evt
 
 from dicomnode import dimse
@@ -18,7 +17,7 @@ from dicomnode.archive import RECEIVED, Archive, Full, archive_path
 from dicomnode.arrivals import Patient, StoredInstance
 from dicomnode.database import Database
 from dicomnode.errors import Unavailable
-from dicomnode.headers import image_facts, missing_identifier, text
+from dicomnode.headers import UNREADABLE, image_facts, missing_identifier, text
 from dicomnode.settings import ListenerSettings
 from dicomnode.store import receiving
 
@@ -154,7 +153,7 @@ def _read_header(blob: bytes) -> Dataset:
         header = dcmread(BytesIO(blob), specific_tags=_TAGS, stop_before_pixels=True)
         if complaint := missing_identifier(header):
             raise Unacceptable(DATA_SET_MISMATCH, complaint)
-    except (InvalidDicomError, EOFError, ValueError, TypeError, OSError, NotImplementedError):
+    except UNREADABLE:
         raise Unacceptable(CANNOT_UNDERSTAND, "the data set cannot be decoded") from None
     meta = header.file_meta
     if (header.SOPClassUID, header.SOPInstanceUID) != (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID):

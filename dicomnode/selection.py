@@ -36,30 +36,28 @@ def select(
     held: the series of that study that were chosen before, those that grew since among them: a grown one is analysed
     again, so that no result stands that was measured on a part of it.
     """
-    # Headers are read only where somebody looks at them: without rules and preferences the columns are enough.
-    facts = {uid: _facts(images, selection) for uid, images in series.items()}
-    verdicts = {uid: _judge(images, facts[uid], selection) for uid, images in series.items()}
+    examined = {uid: _examine(images, selection) for uid, images in series.items()}
+    verdicts = {uid: verdict for uid, (verdict, _) in examined.items()}
     if not selection.prefer:
         return verdicts
     held = held or {}
     candidates = [
-        Candidate(uid, facts[uid], verdict.rule, uid in held) for uid, verdict in verdicts.items() if not verdict.reason
+        Candidate(uid, facts, verdict.rule, uid in held)
+        for uid, (verdict, facts) in examined.items()
+        if not verdict.reason
     ]
     candidates += [_held(uid, images, selection) for uid, images in held.items() if uid not in series]
     losers = prefer(candidates, selection.prefer)
     return {uid: replace(verdict, reason=losers.get(uid, verdict.reason)) for uid, verdict in verdicts.items()}
 
 
-def _facts(images: Images, selection: Selection) -> SeriesFacts:
-    is_looked_at = selection.rules or selection.prefer
-    if not is_looked_at or refuse_series([image for _, image in images], selection.minimum_slices):
-        return SeriesFacts()
-    return read_series(images)
-
-
-def _judge(images: Images, facts: SeriesFacts, selection: Selection) -> Verdict:
+def _examine(images: Images, selection: Selection) -> tuple[Verdict, SeriesFacts]:
     reason = refuse_series([image for _, image in images], selection.minimum_slices)
-    return Verdict(reason) if reason else judge_series(facts, selection.rules)
+    if reason:
+        return Verdict(reason), SeriesFacts()
+    # Headers are read only where somebody looks at them: without rules and preferences the columns are enough.
+    facts = read_series(images) if selection.rules or selection.prefer else SeriesFacts()
+    return judge_series(facts, selection.rules), facts
 
 
 def _held(uid: str, images: Images, selection: Selection) -> Candidate:

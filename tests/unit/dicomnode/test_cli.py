@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dicomnode import cli
+from tests.phantom import PhantomOptions, write_series
 
 ROOT = Path(__file__).parents[3]
 
@@ -113,3 +114,93 @@ def test_an_empty_node_has_no_jobs(run, config: Path) -> None:
     assert_one_line(run("jobs", 7, "--config", config), "there is no job 7")
     assert_one_line(run("requeue", 7, "--config", config), "there is no job 7")
     assert_one_line(run("volumes", "P", "--config", config), "no volume was measured")
+
+
+RULES = """
+[series]
+minimum_slices = 3
+prefer = ["thinnest"]
+[[rules]]
+name = "no lungs"
+action = "skip"
+kernel = "lung"
+[[rules]]
+name = "abdomen"
+action = "analyse"
+description = "abd"
+"""
+STUDY = {"StudyInstanceUID": "1.2.840.999"}
+
+
+def write_study(folder: Path) -> Path:
+    """A thick, a thin and a lung series of one study, a head of another, a localizer and a text."""
+    (folder / "deep" / "er").mkdir(parents=True)
+    series: dict[str, dict[str, object]] = {
+        "thick": STUDY | {"SeriesDescription": "Abd 5.0", "SliceThickness": "5", "SeriesInstanceUID": "1.2.1"},
+        "thin": STUDY | {"SeriesDescription": "Abd 1.0", "SliceThickness": "1", "SeriesInstanceUID": "1.2.2"},
+        "lung": STUDY | {"SeriesDescription": "Abd", "ConvolutionKernel": "LUNG", "SeriesInstanceUID": "1.2.3"},
+        "head": {"SeriesDescription": "Head", "SeriesInstanceUID": "1.2.4"},
+        "scout": STUDY | {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "SeriesInstanceUID": "1.2.5"},
+        "nameless": {"SeriesInstanceUID": None},
+    }
+    for name, attributes in series.items():
+        written = folder / "deep" / name
+        written.mkdir()
+        for number, path in enumerate(
+            write_series(written, PhantomOptions((3, 4, 4), seed=name, attributes=attributes))
+        ):
+            path.rename(folder / "deep" / "er" / f"{name}{number}")  # mixed in one folder
+    (folder / "note.txt").write_text("hello", encoding="utf-8")
+    (folder / "broken.dcm").write_bytes(bytes(128) + b"DICM" + b"\x10\x00\x20\x00UI\xff\xff1.2")
+    return folder
+
+
+def test_case_18_rules_test_explains_every_series(run, config: Path, tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "in")
+    config.write_text(RULES, encoding="utf-8")
+    ended = run("rules", "test", folder, "--json", "--config", config)
+    assert ended.code == 0
+    report = json.loads(ended.out)
+    assert (report["files_not_dicom"], report["files_unreadable"]) == (1, 1)
+    found = {series["series_instance_uid"]: series for series in report["series"]}
+    assert {uid: series["reason"] for uid, series in found.items()} == {
+        "1.2.1": "series ...1.2.2 of this study is preferred: thinner (1 mm against 5 mm)",
+        "1.2.2": "",
+        "1.2.3": "rule 'no lungs' skips it",
+        "1.2.4": "no rule matches",
+        "1.2.5": "only localizer, projection or reformatted images",
+        "": "not taken in: SeriesInstanceUID is missing or longer than 64 characters",
+    }
+    assert [uid for uid, series in found.items() if series["analysed"]] == ["1.2.2"]
+    assert (found["1.2.2"]["rule"], found["1.2.2"]["thickness_mm"], found["1.2.2"]["slices"]) == ("abdomen", 1.0, 3)
+    assert found["1.2.4"]["explanation"] == [
+        "rule 'no lungs': kernel '' does not match 'lung'",
+        "rule 'abdomen': description 'Head' does not match 'abd'",
+    ]
+
+
+def test_rules_test_is_read_by_people_and_names_no_patient(run, config: Path, tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "in")
+    config.write_text(RULES, encoding="utf-8")
+    ended = run("rules", "test", folder, "--config", config)
+    lines = ended.out.splitlines()
+    start = lines.index("series ...1.2.2  Abd 1.0")
+    assert lines[start + 1].startswith(
+        "  3 axial slices, thickness 1 mm, phase unknown, kernel unknown, no contrast agent"
+    )
+    assert lines[start + 2] == "  ANALYSED by rule 'abdomen'"
+    assert lines[-1] == "1 files are not DICOM, 1 cannot be read"
+    assert "PHANTOM" not in ended.out.upper()
+
+
+def test_rules_test_exits_with_1_where_nothing_would_be_analysed(run, config: Path, tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "in")
+    assert run("rules", "test", folder, "--config", config).code == 1  # fewer than 20 slices each
+    assert_one_line(run("rules", "test", folder / "note.txt", "--config", config), "not a DICOM file")
+
+
+def test_settings_shows_rules_as_they_were_written(run, config: Path) -> None:
+    config.write_text(RULES, encoding="utf-8")
+    rows = {row["key"]: row["value"] for row in json.loads(run("settings", "--json", "--config", config).out)}
+    assert rows["rules"][0] == {"name": "no lungs", "action": "skip", "kernel": "lung"}
+    assert rows["series.prefer"] == ["thinnest"]
