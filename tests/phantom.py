@@ -363,7 +363,7 @@ def save(instance: Dataset, path: Path, options: PhantomOptions) -> None:
     _set_raw(instance, options.raw)
     instance.save_as(path, enforce_file_format=True)
     if syntax in _DCMCJPEG:
-        subprocess.run(["dcmcjpeg", _DCMCJPEG[syntax], str(path), str(path)], check=True)
+        subprocess.run(["dcmcjpeg", _DCMCJPEG[syntax], str(path), str(path)], check=True, capture_output=True)
 
 
 def _set_raw(instance: Dataset, raw: Mapping[str, bytes]) -> None:
