@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 from pydicom.uid import UID
 
 from dicomnode.dimse import STORED_SOP_CLASSES
@@ -101,9 +101,10 @@ def _group(files: list[Path]) -> tuple[dict[str, dict[str, _Found]], int]:
             header = dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
             study, series = text(header, "StudyInstanceUID"), text(header, "SeriesInstanceUID")
             facts, complaint = image_facts(header), missing_identifier(header)
+            is_empty = not header  # not even one attribute: a damaged or cut file
         except UNREADABLE:
-            header = Dataset()
-        if not header:  # not even one attribute: a damaged or cut file
+            is_empty = True
+        if is_empty:
             unreadable += 1
             continue
         found = studies.setdefault(study, {}).setdefault(series, _Found())

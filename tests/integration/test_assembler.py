@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from dicomnode import selection
+from dicomnode import node, selection
 from dicomnode.archive import Archive
 from dicomnode.arrivals import CompletenessRule
 from dicomnode.assembler import Assembler
@@ -18,7 +19,7 @@ from dicomnode.database import open_database
 from dicomnode.jobs import Job, JobState
 from dicomnode.receiver import Receiver
 from dicomnode.selection import Selection
-from dicomnode.settings import RuleSettings
+from dicomnode.settings import ArchiveSettings, RuleSettings, SeriesSettings, Settings
 from dicomnode.store import queue
 from tests.phantom import PhantomOptions, write_series
 
@@ -187,6 +188,21 @@ def test_what_was_refused_stands_in_nobodys_way(open_desk: Callable[[Selection],
     desk.receive("thick", SliceThickness="5")
     desk.step()
     assert desk.jobs() == [("thin", JobState.REFUSED), ("thick", QUEUED)]
+
+
+def test_the_node_takes_rules_and_preference_from_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = RuleSettings(name="abdomen", action="analyse", description="abd")
+    series = SeriesSettings(minimum_slices=7, prefer=("thinnest",))
+    made: list[tuple[object, ...]] = []
+
+    class Recorded(Assembler):
+        def run(self, stop: Event, idle_s: float = 1.0) -> None:
+            made.append((self._complete, self._selection))
+
+    monkeypatch.setattr(node, "Assembler", Recorded)
+    settings = Settings(archive=ArchiveSettings(path=tmp_path / "archive"), series=series, rules=(rule,))
+    node.Node(settings, None)._assemble()
+    assert made == [(CompletenessRule(30.0, by_study=True), Selection(7, (rule,), ("thinnest",)))]
 
 
 def test_a_study_of_which_something_came_meanwhile_is_left_for_later(
