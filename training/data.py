@@ -15,7 +15,7 @@ from training.slices import Slice, pseudo_volume
 from training.synthetic import Anatomy, Sample, read_anatomy, synthesise
 
 _RIMS = (4, 10)  # a lean and a stout body of each, in 3 mm of fat around the organs
-VALIDATION_SEEDS = range(1_000_000, 1_000_006)
+VALIDATION_SEEDS = range(1_000_000, 1_000_012)
 TEST_SEEDS = range(2_000_000, 2_000_020)
 
 
@@ -33,7 +33,10 @@ def read_anatomies(folder: Path) -> list[Anatomy]:
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs are float32 0..1 (N, 1, S, R, C), labels and masks int64 (N, S, R, C)."""
+    """Inputs are float32 0..1 (N, 1, S, R, C), labels and masks int64 (N, S, R, C).
+
+    Of the slices there are as many as all repeats together need: fresh ones cost nothing.
+    """
 
     synthetic: Tensor
     labels: Tensor
@@ -65,7 +68,8 @@ class Batches(IterableDataset[Batch]):
         samples = [synthetic_sample(self._anatomies, recipe, seed) for seed in seeds]
         inputs = [_without_negative(scale(s.hounsfield, recipe), recipe, generator) for s in samples]
         shape = (recipe.slice_depth, *recipe.patch[1:])
-        chosen = torch.randint(0, len(self._slices), (recipe.slices_per_step,), generator=generator).tolist()
+        count = recipe.slices_per_step * recipe.repeats
+        chosen = torch.randint(0, len(self._slices), (count,), generator=generator).tolist()
         thin = [pseudo_volume(self._slices[index], shape, step * 100 + at) for at, index in enumerate(chosen)]
         return Batch(
             torch.stack(inputs)[:, None],

@@ -13,7 +13,7 @@ from typing import Any
 class Recipe:
     """patch: voxels (slice, row, column) at spacing_mm. network: its name and the arguments of MONAI's class.
 
-    repeats: how often each batch is learnt from.
+    repeats: how often each synthetic CT of a step is learnt from, each time beside other slices.
     """
 
     name: str

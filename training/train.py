@@ -71,8 +71,8 @@ class Trainer:
         batches = Batches(self._recipe, self._anatomies, self._training, self._step)
         started, before = time.monotonic(), self._seconds
         for batch in loader(batches, self._run.workers):
-            # Making a batch costs as much as learning from it: each is learnt from more than once.
-            loss = [self._learn(batch) for _ in range(self._recipe.repeats)][-1]
+            # Making synthetic CT costs as much as learning from it: each is learnt from more than once.
+            loss = [self._learn(batch, at) for at in range(self._recipe.repeats)][-1]
             self._step += 1
             self._seconds = before + time.monotonic() - started
             over = self._share_done() >= 1
@@ -85,14 +85,15 @@ class Trainer:
     def _share_done(self) -> float:
         return max(self._seconds / (60 * self._run.minutes), self._step / self._run.steps)
 
-    def _learn(self, batch: Batch) -> float:
+    def _learn(self, batch: Batch, at: int) -> float:
         self.network.train()
         rate = self._recipe.learning_rate * max(0.02, 1 - self._share_done()) ** 0.9  # polynomial, as nnU-Net
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         device = self._run.device
         loss = full_loss(self.network(batch.synthetic.to(device)), batch.labels.to(device))
-        loss = loss + target_loss(self.network(batch.slices.to(device)), batch.masks.to(device), TARGET)
+        slices, masks = (part.chunk(self._recipe.repeats)[at].to(device) for part in (batch.slices, batch.masks))
+        loss = loss + target_loss(self.network(slices), masks, TARGET)
         self._optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 12.0)
