@@ -15,17 +15,18 @@ from training.synthetic import LABELS
 from training.train import TARGET
 
 STATEMENT = (
-    "Demonstration model: trained within minutes on synthetic CT from two anatomies and on single CT slices. "
+    "Demonstration model: trained for about an hour on synthetic CT from two anatomies and on single CT slices. "
     "Its volumes are not accurate and must not be used for any decision."
 )
 
 
-def export(recipe: Recipe, weights: Path, version: str, folder: Path) -> Card:
+def export(recipe: Recipe, checkpoint: Path, version: str, folder: Path) -> Card:
     """Write the bundle; a model card (`docs/README.md`) that is there already is kept. Returns the card."""
     arguments = dict(recipe.network)
     name = arguments.pop("name")
     network = build(name, arguments)
-    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    network.load_state_dict(state.get("network", state))
     card = Card(
         name=recipe.name,
         version=version,
@@ -52,10 +53,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", type=Path, default=Path(__file__).parent / "recipes" / "pancreas-3d.toml")
     parser.add_argument("--run", type=Path, required=True, help="folder of the training run")
+    parser.add_argument(
+        "--checkpoint",
+        choices=("last", "best"),
+        default="last",
+        help="the end of the schedule, as nnU-Net does, or the best on the small validation data",
+    )
     parser.add_argument("--version", required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
     given = parser.parse_args()
-    card = export(read_recipe(given.recipe), given.run / "best.pt", given.version, given.out)
+    card = export(read_recipe(given.recipe), given.run / f"{given.checkpoint}.pt", given.version, given.out)
     print(f"{given.out}: {card.name} {card.version}, weights {card.sha256}")
 
 

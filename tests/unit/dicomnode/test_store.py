@@ -169,7 +169,11 @@ def test_done_and_the_deliveries_are_written_together_or_not_at_all(
     finish(database, held)
     with database.read() as connection:
         done = queue.job(connection, job_id)
-        assert (done.state, done.reason) == (JobState.DONE, "80.0 mL")
+        assert (done.state, done.reason) == (JobState.DONE, "80.0 mL (touches-border)")
+        assert [(entry.event, entry.note) for entry in queue.timeline(connection, job_id)][-2:] == [
+            ("assume", "no Study ID"),
+            ("finish", "80.0 mL (touches-border)"),
+        ]
         assert outbox.delivery_states(connection, [job_id]) == {job_id: {"pending": 4}}
 
 
