@@ -15,14 +15,23 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, Association, build_context, evt
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.sop_class import CTImageStorage, EnhancedCTImageStorage, Verification
+from pynetdicom.sop_class import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    Verification,
+)
 from pynetdicom.transport import ThreadedAssociationServer
 
 from dicomnode.deliveries import DeliveryEvent, Outcome, judge
 from dicomnode.errors import Refused, Unavailable
 from dicomnode.settings import ListenerSettings
 
-STORED_SOP_CLASSES: tuple[str, ...] = (CTImageStorage, EnhancedCTImageStorage)
+STORED_SOP_CLASSES: tuple[str, ...] = (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+)
 """What the listener accepts by C-STORE."""
 
 _MOST_CONTEXTS = 128  # PS3.8 9.3.2: presentation context IDs are the odd numbers from 1 to 255

@@ -11,7 +11,7 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 
-from dicomnode.routing import ENHANCED_CT_IMAGE_STORAGE, ImageFacts, SeriesFacts, image_type_values, is_axial, is_slice
+from dicomnode.routing import MULTI_FRAME_STORAGES, ImageFacts, SeriesFacts, image_type_values, is_axial, is_slice
 
 # What pydicom raises for bytes that are no legal DICOM, or no legal value of their VR.
 UNREADABLE = (
@@ -80,7 +80,7 @@ def _path(pair: tuple[Path, ImageFacts]) -> Path:
 
 
 def _is_enhanced(image: ImageFacts) -> bool:
-    return image.sop_class_uid == ENHANCED_CT_IMAGE_STORAGE
+    return image.sop_class_uid in MULTI_FRAME_STORAGES
 
 
 def _read(path: Path, image: ImageFacts) -> Dataset | None:

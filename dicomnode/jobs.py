@@ -30,10 +30,12 @@ class JobEvent(StrEnum):
     EXPIRE = "expire"
     GIVE_UP = "give-up"
     REQUEUE = "requeue"
+    SUPERSEDE = "supersede"
 
 
 MOVES: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.QUEUED, JobEvent.CLAIM): JobState.RUNNING,
+    (JobState.QUEUED, JobEvent.SUPERSEDE): JobState.SKIPPED,
     (JobState.RUNNING, JobEvent.FINISH): JobState.DONE,
     (JobState.RUNNING, JobEvent.REFUSE): JobState.REFUSED,
     (JobState.RUNNING, JobEvent.POSTPONE): JobState.QUEUED,

@@ -11,6 +11,8 @@ from dicomnode.settings import RuleAction, RuleSettings
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2.1"
+MULTI_FRAME_STORAGES = frozenset((ENHANCED_CT_IMAGE_STORAGE, "1.2.840.10008.5.1.4.1.1.2.2"))
+"""Enhanced CT, and Legacy Converted Enhanced CT."""
 _PROJECTIONS = frozenset({"MIP", "MINIP", "MPR", "VRT", "SSD", "PROJECTION IMAGE", "VOLUME RENDERED"})
 _PATTERNS = ("description", "protocol", "body_part", "kernel", "manufacturer")
 
@@ -77,7 +79,7 @@ def refuse_series(images: Sequence[ImageFacts], minimum_slices: int) -> str:
     slices = [image for image in images if is_slice(image)]
     if not slices:
         return "only localizer, projection or reformatted images"
-    if any(image.sop_class_uid == ENHANCED_CT_IMAGE_STORAGE for image in slices):
+    if any(image.sop_class_uid in MULTI_FRAME_STORAGES for image in slices):
         return ""
     axial = [image for image in slices if is_axial(image.image_orientation)]
     if not axial:

@@ -77,7 +77,11 @@ def is_any_due(connection: Connection, now: datetime) -> bool:
 
 
 def claim(connection: Connection, holder: str, now: datetime, lease_s: float) -> Job | None:
-    """Take the oldest job that is due, under a lease; None where there is none."""
+    """Take the oldest job that is due, under a lease; None where there is none.
+
+    A job whose series has a later revision is skipped instead: it knows only a part of the instances.
+    """
+    _supersede(connection, now)
     statement = (
         select(jobs)
         .where(jobs.c.state == JobState.QUEUED, jobs.c.not_before <= now)
@@ -91,6 +95,16 @@ def claim(connection: Connection, holder: str, now: datetime, lease_s: float) ->
     lease = {"attempts": row.attempts + 1, "lease_holder": holder, "lease_until": now + timedelta(seconds=lease_s)}
     move_job(connection, row, JobEvent.CLAIM, (now, f"attempt {row.attempts + 1}"), lease)
     return job(connection, row.id)
+
+
+def _supersede(connection: Connection, now: datetime) -> None:
+    later = jobs.alias("later")
+    same_series = later.c.series_instance_uid == jobs.c.series_instance_uid
+    latest = select(func.max(later.c.id)).where(same_series).scalar_subquery()
+    statement = select(jobs, latest.label("latest")).where(jobs.c.state == JobState.QUEUED, jobs.c.id < latest)
+    for row in connection.execute(statement).all():
+        reason = f"superseded by job {row.latest}, which knows later instances"
+        move_job(connection, row, JobEvent.SUPERSEDE, (now, reason), {"reason": reason})
 
 
 def renew(connection: Connection, job_id: int, holder: str, until: datetime) -> bool:

@@ -11,7 +11,7 @@ from dicomnode.history import VolumePoint, order
 from dicomnode.ranking import Candidate, prefer
 from dicomnode.routing import (
     CT_IMAGE_STORAGE,
-    ENHANCED_CT_IMAGE_STORAGE,
+    MULTI_FRAME_STORAGES,
     ImageFacts,
     SeriesFacts,
     Verdict,
@@ -57,8 +57,9 @@ def test_case_18_a_localizer_inside_the_series_does_no_harm() -> None:
     assert refuse_series([LOCALIZER, *many(AXIAL)], MINIMUM) == ""
 
 
-def test_one_multi_frame_object_is_enough() -> None:
-    enhanced = ImageFacts(ENHANCED_CT_IMAGE_STORAGE, "CT", "ORIGINAL\\PRIMARY\\VOLUME\\NONE", "")
+@pytest.mark.parametrize("sop_class", sorted(MULTI_FRAME_STORAGES))
+def test_one_multi_frame_object_is_enough(sop_class: str) -> None:
+    enhanced = ImageFacts(sop_class, "CT", "ORIGINAL\\PRIMARY\\VOLUME\\NONE", "")
     assert refuse_series([enhanced], MINIMUM) == ""
 
 

@@ -15,7 +15,7 @@ from dicomnode.arrivals import Patient, StoredInstance
 from dicomnode.database import Connection, Database, open_database
 from dicomnode.deliveries import DeliveryEvent, Outcome
 from dicomnode.errors import Misconfigured
-from dicomnode.jobs import Job, JobState, RetryPolicy
+from dicomnode.jobs import Job, JobEvent, JobState, RetryPolicy
 from dicomnode.lifecycle import Backoff, IllegalMove
 from dicomnode.store import LeaseLost, Unknown, outbox, queue, receiving
 from dicomnode.tables import deliveries, jobs
@@ -226,6 +226,22 @@ def test_case_08_late_slices_make_a_revision_and_one_current_volume(database: Da
         points = outbox.volumes(connection, "P", None)
     assert [point.volume_ml for point in points] == [40.0, 80.0]
     assert [point.volume_ml for point in history.order(points)] == [80.0]
+
+
+def test_case_08_a_revision_that_still_waits_is_superseded_by_the_later(database: Database) -> None:
+    (first,) = make_jobs(database)
+    claim(database)
+    with database.begin() as connection:  # the first has to wait for its next attempt; meanwhile late slices come
+        queue.put_back(connection, queue.job(connection, first), (JobEvent.POSTPONE, "away"), POLICY, NOW)
+        receive(connection, 7, "1.1.0")
+        (second,) = add_jobs(connection)
+    assert claim(database, LATER).id == second
+    with database.read() as connection:
+        old = queue.job(connection, first)
+        assert (old.state, old.reason) == (
+            JobState.SKIPPED,
+            f"superseded by job {second}, which knows later instances",
+        )
 
 
 def test_case_07_a_series_sent_again_makes_no_job(database: Database) -> None:
