@@ -102,7 +102,7 @@ def _supersede(connection: Connection, now: datetime) -> None:
     same_series = later.c.series_instance_uid == jobs.c.series_instance_uid
     latest = select(func.max(later.c.id)).where(same_series).scalar_subquery()
     statement = select(jobs, latest.label("latest")).where(jobs.c.state == JobState.QUEUED, jobs.c.id < latest)
-    for row in connection.execute(statement).all():
+    for row in connection.execute(statement.with_for_update(of=jobs, skip_locked=True)).all():
         reason = f"superseded by job {row.latest}, which knows later instances"
         move_job(connection, row, JobEvent.SUPERSEDE, (now, reason), {"reason": reason})
 
