@@ -22,8 +22,9 @@ from pydicom import Dataset
 
 from pipeline.analyse import Findings, Options, analyse
 from pipeline.errors import Refused
+from pipeline.preprocess import model_grid, to_tensor
 from pipeline.series import open_series
-from tests.fakes import threshold_model
+from tests.fakes import CARD, WINDOW_HU, threshold_model
 from tests.phantom import (
     PANCREAS,
     PhantomOptions,
@@ -33,6 +34,7 @@ from tests.phantom import (
 )
 from tests.strategies import FAULTS, SCANS, Fault, Scanned
 
+THRESHOLD_HU = PANCREAS.hounsfield / 2  # of the model: the trunk has 0
 OPTIONS = Options(at=datetime(2024, 1, 2, tzinfo=UTC))
 QUICK = {
     "derandomize": True,
@@ -89,6 +91,16 @@ def assert_true(points: NDArray[np.float64], options: PhantomOptions) -> None:
     assert np.abs(away).max() < 0.1
 
 
+def assert_upright(findings: Findings) -> None:
+    """The model saw the organ as it lies in the patient: a mask alone does not tell a shear that goes both ways."""
+    grid = model_grid(findings.volume.grid, CARD)
+    indices = np.stack(np.meshgrid(*(np.arange(size) for size in grid.shape), indexing="ij"), axis=-1)
+    truth = PANCREAS.contains(grid.to_reference(indices.reshape(-1, 3)).reshape(indices.shape))
+    low, high = WINDOW_HU
+    seen = to_tensor(findings.volume, CARD)[0, 0].numpy() > (THRESHOLD_HU - low) / (high - low)
+    assert 2 * np.count_nonzero(seen & truth) / (np.count_nonzero(seen) + np.count_nonzero(truth)) > 0.99
+
+
 def sources(paths: Sequence[Path], scanned: Scanned) -> dict[tuple[str, int], tuple[Point, bool]]:
     """(instance, frame number) -> where it lies, and whether it is of the phase that must be chosen."""
     places: list[tuple[tuple[str, int], Sequence[float]]] = []
@@ -133,7 +145,9 @@ def test_case_16_what_is_accepted_is_found_where_it_is(scanned: Scanned) -> None
             assert_true(read(path), scanned.options)
         seg = pydicom.dcmread(path)
         assert_references(seg, sources(paths, scanned))
+    assert_upright(findings)
     assert findings.measurement.volume_ml == pytest.approx(PANCREAS.volume_ml, rel=0.005)
+    assert findings.measurement.components == 1  # padding that shines would be another
     assert {assumption.kind for assumption in findings.assumptions} == scanned.expected
     if name := scanned.options.raw.get("PatientName"):
         assert seg.get_item("PatientName").value.strip() == name.strip()
