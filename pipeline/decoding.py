@@ -13,13 +13,11 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.encaps import generate_frames
 from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from pipeline.decoders import DECODERS
 from pipeline.errors import Undecodable
-from pipeline.jpeg import check_lossless
 from pipeline.planes import READING_ERRORS, Plane
 
 AIR_HU = -1024.0
@@ -57,7 +55,7 @@ def _decode(planes: Sequence[Plane]) -> Iterator[NDArray[np.float64]]:
     first = planes[0]
     plugin = DECODERS[UID(first.transfer_syntax)]
     try:
-        arrays = iter_pixels(_source(first, plugin), indices=[plane.frame for plane in planes], decoding_plugin=plugin)
+        arrays = iter_pixels(_source(first), indices=[plane.frame for plane in planes], decoding_plugin=plugin)
         for plane, stored in zip(planes, arrays, strict=True):
             yield _to_hounsfield(stored, plane)
     except (*READING_ERRORS, OSError) as error:
@@ -65,15 +63,9 @@ def _decode(planes: Sequence[Plane]) -> Iterator[NDArray[np.float64]]:
         raise Undecodable(f"{first.path.name}: the pixel data cannot be decoded ({reason.strip()})") from error
 
 
-def _source(plane: Plane, plugin: str) -> Path | Dataset:
-    """What pydicom decodes from: mostly the path, from which it reads frame by frame."""
-    if plugin != "gdcm" and plane.transfer_syntax != DeflatedExplicitVRLittleEndian:
-        return plane.path
-    instance = pydicom.dcmread(plane.path)  # from a path pydicom does not inflate
-    if plugin == "gdcm":
-        for stream in generate_frames(instance.PixelData, number_of_frames=int(instance.get("NumberOfFrames") or 1)):
-            check_lossless(stream, plane.rows, plane.columns)
-    return instance
+def _source(plane: Plane) -> Path | Dataset:
+    """What pydicom decodes from: the path, from which it reads frame by frame, but cannot inflate."""
+    return pydicom.dcmread(plane.path) if plane.transfer_syntax == DeflatedExplicitVRLittleEndian else plane.path
 
 
 def _to_hounsfield(stored: NDArray[np.integer[Any]], plane: Plane) -> NDArray[np.float64]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
-from pydicom import uid
-from pydicom.encaps import encapsulate
+from numpy.typing import NDArray
+from pydicom import Dataset, uid
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels import pixel_array
 
-from pipeline.decoders import DECODABLE_TRANSFER_SYNTAXES
-from pipeline.decoding import read_hounsfield
-from pipeline.errors import Undecodable
+from pipeline.decoders import DECODABLE_TRANSFER_SYNTAXES, DECODERS
 from pipeline.series import open_series, read_volume
 from pipeline.volume import Volume
 from tests.phantom import PhantomOptions, write_multiframe, write_series
@@ -105,24 +107,6 @@ class TestTransferSyntaxes:
         assert syntax in DECODABLE_TRANSFER_SYNTAXES
         np.testing.assert_array_equal(read_volume(open_series(paths)).hounsfield, plain.hounsfield)
 
-    def test_damaged_jpeg_lossless_headers_do_not_end_the_process(self, tmp_path: Path) -> None:
-        paths = write_series(tmp_path, replace(SMALL, shape=(2, 16, 16)))
-        path = paths[0]
-        subprocess.run(["dcmcjpeg", str(path), str(path)], check=True)
-        planes = [plane for plane in open_series(paths).planes if plane.path == path]
-        assert planes[0].transfer_syntax == uid.JPEGLosslessSV1
-        content = path.read_bytes()
-        start, end = content.index(b"\xff\xd8\xff"), content.index(b"\xff\xda") + 10
-        refused = 0
-        for place in range(start, end):
-            for value in (0x00, 0x23, 0xFF):
-                path.write_bytes(content[:place] + bytes([value]) + content[place + 1 :])
-                try:
-                    read_hounsfield(planes)
-                except Undecodable:
-                    refused += 1
-        assert refused > end - start
-
     def test_case_19_near_lossless(self, tmp_path: Path, plain: Volume) -> None:
         volume = read(tmp_path, transfer_syntax=uid.JPEGLSNearLossless)
         np.testing.assert_allclose(volume.hounsfield, plain.hounsfield, atol=5)
@@ -142,6 +126,103 @@ class TestTransferSyntaxes:
 
     def test_nothing_is_promised_that_12_bit_ct_cannot_use(self) -> None:
         assert not {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.MPEG2MPML} & set(DECODABLE_TRANSFER_SYNTAXES)
+
+
+# Another decoder of each syntax, to compare with.
+REFERENCES = {
+    uid.JPEGLosslessSV1: "gdcm",
+    uid.JPEGLossless: "gdcm",
+    uid.JPEGLSLossless: "pyjpegls",
+    uid.JPEGLSNearLossless: "pyjpegls",
+    uid.JPEG2000Lossless: "pylibjpeg",
+    uid.JPEG2000: "pylibjpeg",
+    uid.HTJ2KLossless: "pylibjpeg",
+    uid.HTJ2K: "pylibjpeg",
+    uid.RLELossless: "pydicom",
+}
+
+
+def body(bits: int, is_signed: bool) -> NDArray[np.int16] | NDArray[np.uint16]:
+    """Stored values that use all of their bits, smooth and noisy, of 40 rows and 56 columns."""
+    low = -(1 << bits - 1) if is_signed else 0
+    ramp = np.linspace(low, low + (1 << bits) - 1, 40 * 56).reshape(40, 56)
+    ramp[10:20] += np.random.default_rng(7).normal(scale=40, size=(10, 56))
+    return np.clip(ramp, low, low + (1 << bits) - 1).astype(np.int16 if is_signed else np.uint16)
+
+
+def compress(folder: Path, syntax: str, bits: int = 12, is_signed: bool = False) -> Dataset:
+    """An image compressed by an encoder that is independent of the decoder under test, where there is one."""
+    path = write_series(folder, replace(SMALL, shape=(2, 40, 56), is_signed=is_signed))[0]
+    instance = pydicom.dcmread(path)
+    stored = body(bits, is_signed)
+    instance.BitsStored, instance.HighBit, instance.PixelData = bits, bits - 1, stored.tobytes()
+    if syntax in (uid.JPEGLosslessSV1, uid.JPEGLossless):
+        instance.save_as(path)
+        option = "+e1" if syntax == uid.JPEGLosslessSV1 else "+el"
+        subprocess.run(["dcmcjpeg", option, str(path), str(path)], check=True)
+        return pydicom.dcmread(path)
+    if syntax in (uid.HTJ2KLossless, uid.HTJ2K):
+        is_reversible = syntax == uid.HTJ2KLossless
+        stream = imagecodecs.htj2k_encode(stored, None if is_reversible else 1e-4, reversible=is_reversible)
+        instance.PixelData, instance.file_meta.TransferSyntaxUID = encapsulate([stream]), syntax
+        instance["PixelData"].is_undefined_length = True
+        return instance
+    options = {uid.JPEG2000: {"j2k_cr": [3]}, uid.JPEGLSNearLossless: {"jls_error": 2}}
+    instance.compress(syntax, **options.get(syntax, {}))
+    return instance
+
+
+class TestDecoders:
+    def test_each_compressed_syntax_has_a_reference(self) -> None:
+        compressed = {syntax for syntax in DECODABLE_TRANSFER_SYNTAXES if uid.UID(syntax).is_encapsulated}
+        assert compressed == {*REFERENCES, uid.HTJ2KLosslessRPCL}
+
+    @pytest.mark.parametrize("is_signed", [True, False])
+    @pytest.mark.parametrize("bits", [12, 16])
+    @pytest.mark.parametrize(
+        ("syntax", "reference"), REFERENCES.items(), ids=lambda value: getattr(value, "keyword", value)
+    )
+    def test_case_19_the_same_voxels_as_another_decoder(
+        self, tmp_path: Path, syntax: uid.UID, reference: str, bits: int, is_signed: bool
+    ) -> None:
+        instance = compress(tmp_path, syntax, bits, is_signed)
+        expected = pixel_array(instance, decoding_plugin=reference)
+        assert expected.std() > 100
+        np.testing.assert_array_equal(pixel_array(instance, decoding_plugin=DECODERS[syntax]), expected)
+
+    @pytest.mark.parametrize("syntax", REFERENCES, ids=lambda syntax: syntax.keyword)
+    def test_damage_neither_ends_nor_holds_up_the_process(self, tmp_path: Path, syntax: uid.UID) -> None:
+        instance = compress(tmp_path, syntax)
+        stream = next(generate_frames(instance.PixelData, number_of_frames=1)).rstrip(b"\0")
+        generator, refused = np.random.default_rng(1), 0
+        started = time.monotonic()
+        for _ in range(100):
+            damaged = bytearray(stream)
+            for place in generator.integers(0, min(100, len(stream)), size=2):
+                damaged[place] = generator.integers(256)
+            instance.PixelData = encapsulate([bytes(damaged)])
+            try:
+                pixel_array(instance, decoding_plugin=DECODERS[syntax])
+            except RuntimeError:
+                refused += 1
+        assert refused > 20
+        assert time.monotonic() - started < 20
+
+    @pytest.mark.parametrize("syntax", REFERENCES, ids=lambda syntax: syntax.keyword)
+    @pytest.mark.parametrize("share", [0.5, 0.97])
+    def test_a_stream_that_is_cut_off_is_refused(self, tmp_path: Path, syntax: uid.UID, share: float) -> None:
+        instance = compress(tmp_path, syntax)
+        stream = next(generate_frames(instance.PixelData, number_of_frames=1))
+        instance.PixelData = encapsulate([stream[: int(len(stream) * share)]])
+        with pytest.raises(RuntimeError):
+            pixel_array(instance, decoding_plugin=DECODERS[syntax])
+
+    @pytest.mark.parametrize("syntax", REFERENCES, ids=lambda syntax: syntax.keyword)
+    def test_a_stream_of_another_size_is_refused(self, tmp_path: Path, syntax: uid.UID) -> None:
+        instance = compress(tmp_path, syntax)
+        instance.Rows -= 1
+        with pytest.raises(RuntimeError):
+            pixel_array(instance, decoding_plugin=DECODERS[syntax])
 
 
 class TestMultiFrame:
