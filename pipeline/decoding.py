@@ -33,18 +33,28 @@ def read_hounsfield(planes: Sequence[Plane]) -> NDArray[np.int16] | NDArray[np.f
     is_whole = all(plane.slope.is_integer() and plane.intercept.is_integer() for plane in planes)
     shape = (len(planes), planes[0].rows, planes[0].columns)
     hounsfield = np.empty(shape, np.int16 if is_whole else np.float32)
-    of_file: dict[Path, list[int]] = defaultdict(list)
-    for index, plane in enumerate(planes):
-        of_file[plane.path].append(index)
+    workers = os.cpu_count() or 1
 
-    def fill(indices: list[int]) -> None:
+    def fill(indices: Sequence[int]) -> None:
         for index, decoded in zip(indices, _decode([planes[index] for index in indices]), strict=True):
             np.clip(decoded, None, np.iinfo(np.int16).max, out=hounsfield[index], casting="unsafe")
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(fill, of_file.values()):
+    with ThreadPoolExecutor(workers) as pool:  # threads do: the decoders let each other run
+        for _ in pool.map(fill, _parts(planes, workers)):
             pass
     return hounsfield
+
+
+def _parts(planes: Sequence[Plane], count: int) -> Iterator[Sequence[int]]:
+    """Indices of planes for one thread each: those of one file, a multi-frame file's in up to `count` parts."""
+    of_file: dict[Path, list[int]] = defaultdict(list)
+    for index, plane in enumerate(planes):
+        of_file[plane.path].append(index)
+    for indices in of_file.values():
+        # A deflated file is inflated as a whole, once.
+        parts = 1 if planes[indices[0]].transfer_syntax == DeflatedExplicitVRLittleEndian else count
+        step = -(-len(indices) // parts)
+        yield from (indices[start : start + step] for start in range(0, len(indices), step))
 
 
 def _decode(planes: Sequence[Plane]) -> Iterator[NDArray[np.float64]]:

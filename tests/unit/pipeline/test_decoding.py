@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -225,6 +226,24 @@ class TestDecoders:
             pixel_array(instance, decoding_plugin=DECODERS[syntax])
 
 
+class TestThreads:
+    def test_the_decoders_let_other_threads_run(self) -> None:
+        """Ticks of another thread during one decoding call of a large slice: none where the call holds the lock."""
+        stored = np.random.default_rng(1).integers(0, 4096, (1024, 1024)).astype(np.uint16)
+        streams = {
+            imagecodecs.jpeg8_decode: imagecodecs.jpeg8_encode(stored, lossless=True, bitspersample=16),
+            imagecodecs.jpegls_decode: imagecodecs.jpegls_encode(stored),
+            imagecodecs.jpeg2k_decode: imagecodecs.jpeg2k_encode(stored, reversible=True),
+        }
+        for decode, stream in streams.items():
+            with ThreadPoolExecutor(1) as pool:
+                future, ticks = pool.submit(decode, stream), 0
+                while not future.done():
+                    time.sleep(0.0005)
+                    ticks += 1
+            assert ticks > 3, decode
+
+
 class TestMultiFrame:
     @pytest.mark.parametrize("order", ["ascending", "descending", "shuffled"])
     def test_case_19_enhanced_ct(self, tmp_path: Path, plain: Volume, order: str) -> None:
@@ -235,3 +254,12 @@ class TestMultiFrame:
         volume = read_volume(series)
         np.testing.assert_allclose(volume.hounsfield, plain.hounsfield, atol=0.5)
         np.testing.assert_allclose(volume.grid.geometry.affine, plain.grid.geometry.affine, atol=1e-6)
+
+    @pytest.mark.parametrize("cores", [1, 4])
+    @pytest.mark.parametrize("syntax", [uid.DeflatedExplicitVRLittleEndian, uid.JPEG2000Lossless])
+    def test_frames_are_the_same_on_any_number_of_cores(
+        self, tmp_path: Path, plain: Volume, monkeypatch: pytest.MonkeyPatch, syntax: str, cores: int
+    ) -> None:
+        monkeypatch.setattr("os.cpu_count", lambda: cores)
+        series = open_series([write_multiframe(tmp_path / "enhanced.dcm", replace(SMALL, transfer_syntax=syntax))])
+        np.testing.assert_array_equal(read_volume(series).hounsfield, plain.hounsfield)
