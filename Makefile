@@ -64,6 +64,7 @@ run: .venv/.installed
 
 bench: setup
 	$(BIN)/python benchmarks/ingest.py
+	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/analyse.py
 
 clean:
