@@ -1,6 +1,6 @@
 """Which decoder reads which transfer syntax, and one decoder that pydicom does not know: imagecodecs.
 
-imagecodecs lets other threads run while it decodes; the bindings that pydicom knows do not (docs/decisions, 0007).
+imagecodecs lets other threads run while it decodes; the bindings that pydicom knows do not (docs/decisions/0005-decoding.md).
 """
 
 from __future__ import annotations
