@@ -1,6 +1,6 @@
 """Which decoder reads which transfer syntax, and one decoder that pydicom does not know: imagecodecs.
 
-imagecodecs lets other threads run while it decodes; the bindings that pydicom knows do not (docs/decisions/0005-decoding.md).
+imagecodecs lets other threads run while it decodes, unlike the bindings that pydicom knows: docs/decisions/0005.
 """
 
 from __future__ import annotations
