@@ -7,6 +7,7 @@ import logging
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -53,6 +54,7 @@ PeerText = Annotated[str, typer.Argument(metavar="AET@HOST:PORT", help="The appl
 
 def main() -> None:
     """Run the command line."""
+    warnings.simplefilter("ignore", UserWarning)  # pydicom's quote the values they complain of, a patient's among them
     try:
         app()
     except (Refused, Unavailable, Misconfigured, Unknown, IllegalMove) as error:

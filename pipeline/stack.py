@@ -30,7 +30,7 @@ _MOST_VOXELS = 2**31
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """Planes that make one regular grid: plane k is slice k; slices increase along row x column cosines."""
+    """Planes that make one regular grid: plane k is slice k; slices increase along column x row cosines."""
 
     planes: tuple[Plane, ...]
     grid: Grid
