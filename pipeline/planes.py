@@ -69,7 +69,7 @@ _FRAME_MARKS = {
 }
 
 _LONGEST_SIDE = 4096
-_LONGEST_NAME = 40
+_LONGEST_NAME = 24
 
 # What pydicom and its decoders raise on damaged input; each was met with truncated or altered files.
 READING_ERRORS = (
@@ -154,8 +154,8 @@ def _read_instance(path: Path) -> CTFile:
 
 
 def _name(instance: Dataset, path: Path) -> str:
-    """What a technologist finds the image by: its number, and the file; the beginning of a digest as name is enough."""
-    file = path.name if len(path.name) <= _LONGEST_NAME else f"{path.name[:8]}…"
+    """What a technologist finds the image by: its number, and the file; of a digest as its name the end is enough."""
+    file = path.name if len(path.name) <= _LONGEST_NAME else f"…{path.name[-12:]}"
     number = str(instance.get("InstanceNumber") or "").strip()
     return f"image {number} ({file})" if number.isdecimal() else file
 
