@@ -1,7 +1,8 @@
 """Read, verify and write a MONAI bundle folder: metadata, weights and model card.
 
 Of a bundle nothing is executed: `configs/metadata.json` is read as data, and the weights as tensors alone, after their
-SHA-256 was found right. What is written follows MONAI's layout, with an inference configuration for MONAI's own tools.
+SHA-256 was found right. What is written follows MONAI's layout, with an inference configuration for MONAI's own tools
+where the model keeps to MONAI's conventions.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class BadBundle(Exception):
 class Model:
     """A trained network and its card.
 
-    network: maps float32 (N, 1, slice, row, column), 0..1, to logits (N, label, slice, row, column).
+    network: maps float32 (N, 1, slice, row, column), scaled as the card says, to logits (N, label, slice, row, column).
     """
 
     card: Card
@@ -76,7 +77,8 @@ def write_bundle(folder: Path, card: Card, network: nn.Module, model_card: str) 
     torch.save({name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}, folder / WEIGHTS)
     card = replace(card, sha256=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest())
     _write_json(folder / METADATA, _metadata(card))
-    _write_json(folder / INFERENCE, _inference(card))
+    if card.convention == "monai":
+        _write_json(folder / INFERENCE, _inference(card))
     (folder / MODEL_CARD).write_text(model_card, encoding="utf-8")
     return card
 
@@ -87,6 +89,8 @@ def _read_card(folder: Path) -> Card:
         fields = json.loads(path.read_text(encoding="utf-8"))["card"]
         for name in ("spacing_mm", "window_hu", "patch"):
             fields[name] = tuple(fields[name])
+        if "scaled_to" in fields:  # bundles of earlier versions scale to 0..1 and do not say so
+            fields["scaled_to"] = tuple(fields["scaled_to"])
         fields["labels"] = {int(channel): name for channel, name in fields["labels"].items()}
         return Card(**fields)
     except OSError as error:
@@ -108,7 +112,12 @@ def _metadata(card: Card) -> dict[str, Any]:
     channels = {str(channel): name for channel, name in card.labels.items()}
     shape = list(card.patch)
     image = {"type": "image", "format": "hounsfield", "modality": "CT", "num_channels": 1, "spatial_shape": shape}
-    image |= {"dtype": "float32", "value_range": [0, 1], "is_patch_data": True, "channel_def": {"0": "image"}}
+    image |= {
+        "dtype": "float32",
+        "value_range": list(card.scaled_to),
+        "is_patch_data": True,
+        "channel_def": {"0": "image"},
+    }
     pred = {"type": "image", "format": "segmentation", "num_channels": len(channels), "spatial_shape": shape}
     pred |= {"dtype": "float32", "value_range": [0, 1], "is_patch_data": True, "channel_def": channels}
     return {
@@ -151,8 +160,8 @@ def _inference(card: Card) -> dict[str, Any]:
                     "keys": "image",
                     "a_min": low,
                     "a_max": high,
-                    "b_min": 0.0,
-                    "b_max": 1.0,
+                    "b_min": card.scaled_to[0],
+                    "b_max": card.scaled_to[1],
                     "clip": True,
                 },
             ],

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+CONVENTIONS = ("monai", "nnunet")
+
 
 @dataclass(frozen=True)
 class Card:
@@ -16,13 +18,16 @@ class Card:
     orientation: towards what the three tensor axes increase, e.g. "SPL" (slices to Superior, rows to Posterior,
         columns to Left): one each of S/I, A/P, L/R.
     spacing_mm: voxel size along the tensor axes.
-    window_hu: (low, high); HU are clipped to it and scaled linearly to 0..1.
+    window_hu: (low, high); HU are clipped to it and scaled linearly to `scaled_to`.
     patch: shape of a sliding window, in voxels.
     overlap: share of a window that the next one covers, 0 <= overlap < 1.
     labels: output channel -> name; channel 0 is the background.
     target: the channel that is measured.
     minimum_slices: fewer source slices than this are refused.
     statement: one or two sentences on what the model may be trusted with; printed at start and in the SR.
+    scaled_to: what the network sees at both ends of the window. Around a volume smaller than a patch, 0 is put.
+    convention: whose way of bringing a volume to the network's grid and windows and back the model was trained and
+        judged with, one of `CONVENTIONS`; pipeline.preprocess, infer and postprocess say what each of them means.
     """
 
     name: str
@@ -39,6 +44,8 @@ class Card:
     minimum_slices: int = 20
     network: str = ""
     network_arguments: Mapping[str, Any] = field(default_factory=dict)
+    scaled_to: tuple[float, float] = (0.0, 1.0)
+    convention: str = "monai"
 
     def __post_init__(self) -> None:
         if sorted(["LR", "AP", "SI"], key=str) != sorted(_pairs(self.orientation), key=str):
@@ -51,6 +58,10 @@ class Card:
             raise ValueError("spacing_mm and patch must be positive")
         if self.window_hu[0] >= self.window_hu[1]:
             raise ValueError(f"window_hu {self.window_hu}: low must be below high")
+        if self.scaled_to[0] >= self.scaled_to[1]:
+            raise ValueError(f"scaled_to {self.scaled_to}: low must be below high")
+        if self.convention not in CONVENTIONS:
+            raise ValueError(f"unknown convention {self.convention!r}; known are {', '.join(CONVENTIONS)}")
 
 
 def _pairs(orientation: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The architectures by name, through MONAI; channels-first tensors, three spatial axes."""
+"""The architectures by name, MONAI's and those of nnU-Net; channels-first tensors, three spatial axes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 from monai.networks.nets import AttentionUnet, DynUNet, SegResNet, UNet
 from torch import nn
 
+from models.unets import Folds
+
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "AttentionUnet": AttentionUnet,
     "DynUNet": DynUNet,
+    "Folds": Folds,
     "SegResNet": SegResNet,
     "UNet": UNet,
 }

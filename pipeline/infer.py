@@ -13,6 +13,9 @@ from torch import Tensor
 from models.bundle import Model
 from models.card import Card
 from pipeline.errors import Exhausted
+from pipeline.windows import count_windows, stitch
+
+_SLAB_SLICES = 32
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,10 @@ class InferenceOptions:
 def predict(tensor: Tensor, model: Model, options: InferenceOptions) -> Tensor:
     """Probabilities of each label: float32 on the CPU, shape (label, slice, row, column).
 
-    tensor: shape (1, 1, slice, row, column), 0..1; where it is smaller than the model's patch it is padded for the
-    network and the padding cut off again. Logits are blended by Gaussian weights where windows overlap. When memory
-    runs out, the windows go one at a time and the result is put together on the host; raises `Exhausted` when that
-    fails too.
+    tensor: shape (1, 1, slice, row, column), as `to_tensor` makes it; where it is smaller than the model's patch it is
+    padded with 0 for the network and the padding cut off again. Logits are blended by Gaussian weights where windows
+    overlap; the windows lie as MONAI or as nnU-Net lays them, by the card's convention. When memory runs out, the
+    windows go one at a time and the result is put together on the host; raises `Exhausted` when that fails too.
     """
     try:
         return _probabilities(tensor, model, options, options.batch_size, options.device)
@@ -57,17 +60,27 @@ def _probabilities(
 ) -> Tensor:
     network = _with_progress(model.network, options.progress, _count_windows(tensor, model.card))
     with torch.inference_mode():
-        logits = sliding_window_inference(
-            tensor,
-            roi_size=model.card.patch,
-            sw_batch_size=batch_size,
-            predictor=network,
-            overlap=model.card.overlap,
-            mode="gaussian",
-            sw_device=options.device,
-            device=stitching_device,
-        )
-        return torch.softmax(logits[0], dim=0).float().cpu()
+        if model.card.convention == "nnunet":
+            logits = stitch(tensor, network, model.card, batch_size, (options.device, stitching_device))
+        else:
+            logits = sliding_window_inference(
+                tensor,
+                roi_size=model.card.patch,
+                sw_batch_size=batch_size,
+                predictor=network,
+                overlap=model.card.overlap,
+                mode="gaussian",
+                sw_device=options.device,
+                device=stitching_device,
+            )[0]
+        return _softmax(logits).float().cpu()
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """In place, a few slices at a time: a second copy of a large volume's many labels would fill the memory."""
+    for slab in logits.split(_SLAB_SLICES, dim=1):
+        slab.copy_(torch.softmax(slab, dim=0))
+    return logits
 
 
 def _with_progress(
@@ -88,7 +101,9 @@ def _with_progress(
 
 
 def _count_windows(tensor: Tensor, card: Card) -> int:
-    """Number of windows that MONAI lays over a tensor: per axis, steps of patch * (1 - overlap), the last one flush."""
+    """Number of windows over a tensor: MONAI's take steps of patch * (1 - overlap) per axis, the last one flush."""
+    if card.convention == "nnunet":
+        return count_windows(tuple(tensor.shape[2:]), card)
     steps = [max(1, int(patch * (1 - card.overlap))) for patch in card.patch]
     counts = (
         math.ceil(max(0, size - patch) / step) + 1

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 from torch import Tensor
 
 from models.card import Card
-from pipeline.preprocess import covering_box, model_grid, resample
+from pipeline.preprocess import covering_box, model_grid, resample, resample_planes
 from pipeline.volume import Box, Grid, Segmentation
 
 
@@ -16,7 +18,8 @@ def to_segmentation(probabilities: Tensor, card: Card, source: Grid) -> Segmenta
     """The card's target where it is the most probable label, on the source grid, its largest connected component only.
 
     probabilities: shape (label, slice, row, column) on `model_grid(source, card)`, summing to 1 over the labels. They
-    are interpolated to the source's voxels before they are compared, which keeps the surface smooth.
+    are interpolated to the source's voxels before they are compared, which keeps the surface smooth. By nnU-Net's
+    convention their logarithms are: the same as to interpolate its logits, whose differences they share.
     """
     scores = probabilities.numpy()
     grid = model_grid(source, card)
@@ -25,8 +28,8 @@ def to_segmentation(probabilities: Tensor, card: Card, source: Grid) -> Segmenta
     if near is None:
         return Segmentation(mask, source, 0.0, components=0)
     box = covering_box(grid[near], source)
-    target, is_target = _compare(scores[(slice(None), *near)], grid[near], source[box], card.target)
-    largest, components = _largest_component(is_target)
+    target, is_target = _compare(scores[(slice(None), *near)], grid[near], source[box], card)
+    largest, components = largest_component(is_target)
     mask[box] = largest
     size = int(np.count_nonzero(largest))
     left_out_ml = (int(np.count_nonzero(is_target)) - size) * source.voxel_volume_mm3 / 1000
@@ -52,18 +55,25 @@ def _box_of_candidates(target: NDArray[np.float32], labels: int) -> Box | None:
 
 
 def _compare(
-    scores: NDArray[np.float32], grid: Grid, source: Grid, target: int
+    scores: NDArray[np.float32], grid: Grid, source: Grid, card: Card
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Probability of the target on `source`, and where it beats every other label; one label in memory at a time."""
-    probability = resample(scores[target], grid, source, outside=0.0)
+    probability = resample(scores[card.target], grid, source, outside=0.0)
     wins = probability > 0
+    stretch = _resample_logarithm if card.convention == "nnunet" else partial(resample, outside=0.0)
+    best = stretch(scores[card.target], grid, source) if card.convention == "nnunet" else probability
     for label in range(len(scores)):
-        if label != target:
-            wins &= probability > resample(scores[label], grid, source, outside=0.0)
+        if label != card.target:
+            wins &= best > stretch(scores[label], grid, source)
     return probability, wins
 
 
-def _largest_component(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
+def _resample_logarithm(probability: NDArray[np.float32], grid: Grid, source: Grid) -> NDArray[np.float32]:
+    logarithm = np.log(np.maximum(probability, np.finfo(np.float32).tiny))
+    return resample_planes(logarithm, grid, source, outside=0.0, interpolator=sitk.sitkLinear)
+
+
+def largest_component(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
     """The largest of the pieces that hang together by faces, edges or corners, and how many pieces there are."""
     if not mask.any():
         return mask, 0

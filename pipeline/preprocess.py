@@ -19,23 +19,30 @@ _NO_VOXEL = 1e-3
 """Share of a voxel by which the extent of the source may exceed the model's grid: cosines are rounded in the files."""
 _SMOOTHING_REACH = 1.5
 """Voxels of the target beyond which no source voxel adds to the average: more than five sigma of `_smooth`."""
+_SPLINE_REACH = 12.0
+"""Voxels of the source beyond which a cubic spline forgets: its poles are 0.27, and 0.27^12 < 1e-6."""
+_COARSE = 3.0
+"""nnU-Net's ANISO_THRESHOLD."""
+_PARALLEL = 0.9999
+"""Cosine of axes that are one: an oblique series turned by less than a degree is interpolated plane by plane."""
 
 
 def model_grid(source: Grid, card: Card) -> Grid:
     """The grid a model sees: around the source, along the patient's axes in the card's orientation, at its spacing.
 
     It holds the source from face to face and shares its centre, so that an oblique, a coronal or a sheared series shows
-    the patient as upright as an axial one; what lies beyond the faces of the source is no data.
+    the patient as upright as an axial one; what lies beyond the faces of the source is no data. By nnU-Net's convention
+    there is nothing beyond: the number of voxels is rounded, and they are stretched to reach from face to face.
     """
     upright = VolumeGeometry(np.eye(4), (1, 1, 1), "PATIENT").to_patient_orientation(card.orientation)
     along = _corners(source) @ upright.direction
     low_mm, high_mm = along.min(axis=0), along.max(axis=0)
-    shape = [
-        max(1, math.ceil(mm / step - _NO_VOXEL)) for mm, step in zip(high_mm - low_mm, card.spacing_mm, strict=True)
-    ]
+    stretch = card.convention == "nnunet"
+    steps = [mm / step for mm, step in zip(high_mm - low_mm, card.spacing_mm, strict=True)]
+    shape = [max(1, round(count) if stretch else math.ceil(count - _NO_VOXEL)) for count in steps]
     geometry = VolumeGeometry.from_components(
         shape,
-        spacing=card.spacing_mm,
+        spacing=(high_mm - low_mm) / shape if stretch else card.spacing_mm,
         center_position=upright.direction @ ((low_mm + high_mm) / 2),
         direction=upright.direction,
         coordinate_system="PATIENT",
@@ -45,19 +52,30 @@ def model_grid(source: Grid, card: Card) -> Grid:
 
 
 def to_tensor(volume: Volume, card: Card) -> torch.Tensor:
-    """A volume as the model wants it: float32, shape (1, 1, slice, row, column) on `model_grid`, the window as 0..1."""
+    """A volume as the card wants it: float32, shape (1, 1, slice, row, column) on `model_grid`, in the card's scale.
+
+    By MONAI's convention it is smoothed where the model's grid is coarser, and interpolated linearly; by nnU-Net's,
+    cubic splines go through its voxels, as `resample_planes` says.
+    """
     low, high = card.window_hu
     grid = model_grid(volume.grid, card)
     tensor = np.empty(grid.shape, np.float32)
     for start in range(0, len(tensor), _SLAB_SLICES):  # float copies of a whole long series would fill the memory
         stop = min(start + _SLAB_SLICES, len(tensor))
         slab = grid[slice(start, stop), slice(0, grid.shape[1]), slice(0, grid.shape[2])]
-        near = covering_box(slab, volume.grid, margin=_SMOOTHING_REACH)
+        near = covering_box(slab, volume.grid, margin=_reach(volume.grid, card))
         windowed = np.empty(volume.hounsfield[near].shape, np.float32)
         np.clip(volume.hounsfield[near], low, high, out=windowed, casting="unsafe")
-        tensor[start:stop] = resample(windowed, volume.grid[near], slab, outside=low, smooth=True)
+        if card.convention == "nnunet":
+            tensor[start:stop] = resample_planes(
+                windowed, volume.grid[near], slab, outside=low, interpolator=sitk.sitkBSpline
+            )
+        else:
+            tensor[start:stop] = resample(windowed, volume.grid[near], slab, outside=low, smooth=True)
+    lowest, highest = card.scaled_to
     tensor -= low
-    tensor /= high - low
+    tensor /= (high - low) / (highest - lowest)
+    tensor += lowest
     return torch.from_numpy(tensor)[None, None]
 
 
@@ -83,11 +101,13 @@ def resample(
     *,
     outside: float,
     smooth: bool = False,
+    interpolator: int = sitk.sitkLinear,
 ) -> NDArray[np.float32]:
-    """Interpolate an array on the grid `source` linearly at the voxel centres of `target`, in patient space.
+    """Interpolate an array on the grid `source` at the voxel centres of `target`, in patient space.
 
-    outside: the value beyond the faces of the source grid. smooth: along axes on which the target is coarser, average
-    over about the size of its voxels first, so that noise and edges between its centres are not left to chance.
+    outside: the value beyond the faces of the source grid. interpolator: one of SimpleITK's. smooth: along axes on
+    which the target is coarser, average over about the size of its voxels first, so that noise and edges between its
+    centres are not left to chance.
     """
     image = sitk.GetImageFromArray(array)  # SimpleITK's axes x, y, z are column, row, slice
     image.SetOrigin(source.geometry.position)
@@ -99,7 +119,7 @@ def resample(
         image,
         tuple(reversed(target.shape)),
         sitk.Transform(),
-        sitk.sitkLinear,
+        interpolator,
         target.geometry.position,
         _spacing(target),
         _directions(target),
@@ -107,6 +127,74 @@ def resample(
         sitk.sitkFloat32,
     )
     return sitk.GetArrayFromImage(resampled)
+
+
+def resample_planes(
+    array: NDArray[np.float32], source: Grid, target: Grid, *, outside: float, interpolator: int
+) -> NDArray[np.float32]:
+    """`resample` as nnU-Net does: where voxels are over three times as long as wide, plane by plane.
+
+    Between the planes of such a source, or onto the planes of such a target, the nearest plane is then taken. Only
+    where both have planes at right angles to the same axis, as nnU-Net, which knows no other series, takes for granted.
+    A plane, or else the whole, keeps its least and greatest value: splines overshoot.
+    """
+    axes = _coarse_axes(source, target)
+    if axes is None:
+        resampled = resample(array, source, target, outside=outside, interpolator=interpolator)
+        return np.clip(resampled, min(outside, array.min()), array.max(), out=resampled)
+    source_axis, target_axis, between = axes
+    in_plane = resample(array, source, between, outside=outside, interpolator=interpolator)
+    others = tuple(axis for axis in range(3) if axis != source_axis)
+    least, greatest = (np.expand_dims(extreme(axis=others), (1, 2)) for extreme in (array.min, array.max))
+    if source.step_vectors_mm[source_axis] @ between.step_vectors_mm[target_axis] < 0:
+        least, greatest = least[::-1], greatest[::-1]
+    planes = np.moveaxis(in_plane, target_axis, 0)
+    np.clip(planes, np.minimum(least, outside), greatest, out=planes)
+    return resample(in_plane, between, target, outside=outside, interpolator=sitk.sitkNearestNeighbor)
+
+
+def _coarse_axes(source: Grid, target: Grid) -> tuple[int, int, Grid] | None:
+    """The coarse axis of either grid as an axis of both, and the target's pixels on the source's planes; or None."""
+    coarse = next((grid for grid in (source, target) if _is_coarse(grid)), None)
+    if coarse is None or source.is_sheared or target.is_sheared:
+        return None
+    along = coarse.geometry.direction[:, np.argmax(coarse.geometry.spacing)]
+    cosines = [np.abs(along @ grid.geometry.direction) for grid in (source, target)]
+    if min(each.max() for each in cosines) < _PARALLEL:
+        return None
+    source_axis, target_axis = (int(each.argmax()) for each in cosines)
+    return source_axis, target_axis, _with_planes(target, target_axis, source, source_axis)
+
+
+def _is_coarse(grid: Grid) -> bool:
+    """Whether one axis, and not two, is over three times as coarse as the finest."""
+    fine, _, coarse = sorted(grid.geometry.spacing)
+    return bool(coarse > _COARSE * fine and list(grid.geometry.spacing).count(coarse) == 1)
+
+
+def _with_planes(target: Grid, target_axis: int, source: Grid, source_axis: int) -> Grid:
+    shape, spacing = list(target.shape), list(target.geometry.spacing)
+    shape[target_axis], spacing[target_axis] = source.shape[source_axis], source.geometry.spacing[source_axis]
+    direction = target.geometry.direction[:, target_axis]
+    ends = np.zeros((2, 3))
+    ends[1, source_axis] = source.shape[source_axis] - 1
+    position = np.array(target.geometry.position)
+    geometry = VolumeGeometry.from_components(
+        shape,
+        spacing=spacing,
+        position=position + ((source.to_reference(ends) @ direction).min() - position @ direction) * direction,
+        direction=target.geometry.direction,
+        coordinate_system="PATIENT",
+        frame_of_reference_uid=target.geometry.frame_of_reference_uid,
+    )
+    return Grid(geometry)
+
+
+def _reach(source: Grid, card: Card) -> float:
+    """Voxels of the model's grid around a slab of it from which the source's voxels still count."""
+    if card.convention == "monai":
+        return _SMOOTHING_REACH
+    return max(1.0, _SPLINE_REACH * max(source.geometry.spacing) / min(card.spacing_mm))
 
 
 def _spacing(grid: Grid) -> tuple[float, ...]:
