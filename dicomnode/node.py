@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXIT_MISCONFIGURED = 78  # EX_CONFIG of sysexits.h: the worker's word to its node that restarting it cannot help
-_RETRY_S, _RETRY_CAP_S = 30.0, 900.0
 _RESTART_S = 5.0
 _STOP_S = 20.0
 
@@ -89,7 +88,7 @@ class Node:
         model, device = load_model(settings)
         log.info("worker on %s with %s %s", device, model.card.name, model.card.version)
         log.info("%s", model.card.statement)
-        retry = RetryPolicy(settings.max_attempts, Backoff(_RETRY_S, _RETRY_CAP_S))
+        retry = RetryPolicy(settings.max_attempts, Backoff(settings.retry_seconds, settings.retry_cap_seconds))
         names = tuple(destination.name for destination in self._settings.destinations)
         place = Workplace(model, device, settings.batch_size, settings.lease_seconds, retry, names)
         if parent is not None:

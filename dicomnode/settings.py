@@ -138,6 +138,8 @@ class WorkerSettings(Section):
         60.0, ge=1, description="a running job is taken over after this long without a sign of life"
     )
     max_attempts: int = Field(3, ge=1, le=100, description="a job that was tried this often fails for good")
+    retry_seconds: float = Field(30.0, gt=0, description="wait before a job's second attempt; doubles at each further")
+    retry_cap_seconds: float = Field(900.0, gt=0, description="the longest wait between two attempts of a job")
 
 
 class DestinationSettings(Section):
