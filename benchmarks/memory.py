@@ -32,21 +32,20 @@ SIZES = (Size(2000, 512, 6.0), Size(800, 1024, 8.0))
 
 def write_series(folder: Path, size: Size) -> None:
     """The sample stretched: its slices repeated, 1 mm apart, its pixels repeated to the side asked for."""
-    sources = sorted(SAMPLE.glob("*.dcm"))
-    for index in range(size.slices):
-        instance = pydicom.dcmread(sources[index * len(sources) // size.slices])
-        pixels = instance.pixel_array
-        factor = size.side // pixels.shape[0]
-        pixels = np.kron(pixels, np.ones((factor, factor), pixels.dtype))
+    sources = [pydicom.dcmread(path) for path in sorted(SAMPLE.glob("*.dcm"))]
+    for number, instance in enumerate(sources):
+        factor = size.side // instance.Rows
+        pixels = np.kron(instance.pixel_array, np.ones((factor, factor), np.uint16)).astype(np.uint16)
         instance.Rows, instance.Columns = pixels.shape
         instance.PixelSpacing = [spacing / factor for spacing in instance.PixelSpacing]
-        instance.ImagePositionPatient[2] = float(-index)
-        instance.SOPInstanceUID = instance.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{index + 1}"
-        instance.InstanceNumber = index + 1
         instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         instance.PixelData = pixels.tobytes()
         instance["PixelData"].is_undefined_length = False
-        instance.save_as(folder / f"{index:05d}.dcm")
+        for index in range(number * size.slices // len(sources), (number + 1) * size.slices // len(sources)):
+            instance.ImagePositionPatient[2] = float(-index)
+            instance.SOPInstanceUID = instance.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{index + 1}"
+            instance.InstanceNumber = index + 1
+            instance.save_as(folder / f"{index:05d}.dcm")
 
 
 def main() -> None:
