@@ -27,6 +27,7 @@ from dicomnode.errors import Misconfigured, Refused, Unavailable
 from dicomnode.files import find_dicom
 from dicomnode.inspection import inspect
 from dicomnode.lifecycle import IllegalMove
+from dicomnode.models_cli import models
 from dicomnode.node import EXIT_MISCONFIGURED, Actor, Node, utc_now
 from dicomnode.selection import Selection
 from dicomnode.settings import CONFIG_VARIABLE, Settings, load
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 rules = typer.Typer(help="The rules that say which series are analysed.", no_args_is_help=True)
 app.add_typer(rules, name="rules")
+app.add_typer(models, name="models")
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 # Into a pipe or a file no table is folded; on a terminal it takes the width there is.
 output = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 240)

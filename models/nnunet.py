@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ import torch
 from torch import nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from models.bundle import BadBundle, Model
+from models.bundle import BadBundle, Model, write_bundle
 from models.card import Card
 from models.networks import build
 from models.plans import Labels, network_arguments, read_labels, resolve, window
@@ -52,7 +53,38 @@ def read_nnunet(folder: Path, choice: Choice | None = None, device: str = "cpu")
 
     The card's hash is of plans.json, dataset.json and the checkpoints used, one after another.
     """
-    choice = choice or Choice()
+    card, network = _read(folder, choice or Choice())
+    return Model(card, network.to(device).eval())
+
+
+def import_nnunet(folder: Path, bundle: Path, choice: Choice | None = None) -> Card:
+    """Write an nnU-Net v2 folder as a bundle, in one move; returns the card. Raises BadBundle, also if there is one."""
+    if bundle.exists():
+        raise BadBundle(f"{bundle}: exists already")
+    card, network = _read(folder, choice or Choice())
+    partial = bundle.with_name(f".{bundle.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    with _blaming(bundle):
+        written = write_bundle(partial, card, network, _model_card(card, folder.resolve().name))
+        partial.rename(bundle)
+    return written
+
+
+def _model_card(card: Card, source: str) -> str:
+    channels = ", ".join(f"{channel} {name}" for channel, name in card.labels.items())
+    lines = [
+        f"Imported from the nnU-Net v2 folder `{source}`; the SHA-256 of its plans.json, dataset.json and checkpoints",
+        f"one after another is {card.sha256}.",
+        "",
+        f"- Measures: {card.labels[card.target]}",
+        f"- Channels: {channels}",
+        f"- Orientation of the training images, as taken: {card.orientation}",
+        f"- Networks: {card.network_arguments['members']} x {card.network_arguments['architecture']}",
+    ]
+    return "\n".join([f"# {card.name}", "", card.statement, "", *lines, ""])
+
+
+def _read(folder: Path, choice: Choice) -> tuple[Card, nn.Module]:
     paths = [folder / "plans.json", folder / "dataset.json", *_checkpoint_paths(folder, choice)]
     digest = _digest(paths)
     plans_path, dataset_path, *checkpoint_paths = paths
@@ -73,7 +105,7 @@ def read_nnunet(folder: Path, choice: Choice | None = None, device: str = "cpu")
     for member, path, checkpoint in zip(members, checkpoint_paths, checkpoints, strict=True):
         with _blaming(path):
             _load(member, checkpoint["network_weights"])
-    return Model(card, network.to(device).eval())
+    return card, network
 
 
 def _checkpoint_paths(folder: Path, choice: Choice) -> list[Path]:

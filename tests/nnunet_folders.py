@@ -8,7 +8,7 @@ Run by hand, with nnunetv2 installed (2.8.1 made what is stored), this writes wh
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -127,24 +127,27 @@ def write_folder(
     return folder
 
 
-def write_checkpoint(path: Path, architecture: str, *, seed: int, **changes: Any) -> None:
+def write_checkpoint(
+    path: Path, architecture: str, *, seed: int, stages: Mapping[str, Any] = STAGES, labels: int = 4, **changes: Any
+) -> None:
     """A checkpoint as nnU-Net's trainer saves it: weights by all their names, and much that inference does not need."""
     random = np.random.RandomState(seed)
-    names = STAGES | BLOCKS[architecture]
+    names = BLOCKS[architecture] | stages
     network = ARCHITECTURES[architecture](
         input_channels=1,
-        num_classes=4,
+        num_classes=labels,
         features=names["features_per_stage"],
         kernels=names["kernel_sizes"],
         strides=names["strides"],
-        blocks=next(iter(BLOCKS[architecture].values())),
+        blocks=names[next(iter(BLOCKS[architecture]))],
         decoder_blocks=names["n_conv_per_stage_decoder"],
         bias=True,
         norm={"affine": True},
     )
     weights = {name: _draw(random, name, tuple(tensor.shape)) for name, tensor in network.state_dict().items()}
-    weights["decoder.seg_layers.0.weight"] = torch.zeros(4, 8, 1, 1, 1)  # deep supervision
-    weights["decoder.seg_layers.0.bias"] = torch.zeros(4)
+    for level, features in enumerate(names["features_per_stage"][-2:0:-1]):  # heads for deep supervision
+        weights[f"decoder.seg_layers.{level}.weight"] = torch.zeros(labels, features, 1, 1, 1)
+        weights[f"decoder.seg_layers.{level}.bias"] = torch.zeros(labels)
     content = {
         "network_weights": _with_aliases(weights),
         "optimizer_state": {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": [{"lr": 0.01}]},

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.bundle import BadBundle, read_bundle, write_bundle
-from models.nnunet import Choice, read_nnunet
+from models.bundle import BadBundle, read_bundle
+from models.nnunet import Choice, import_nnunet, read_nnunet
 from tests.nnunet_folders import INTENSITY, write_checkpoint, write_folder
 
 CHECKPOINT = "fold_0/checkpoint_final.pth"
@@ -135,13 +135,16 @@ def test_the_hash_is_of_everything_that_decides(folder: Path) -> None:
 
 
 def test_a_folder_can_be_kept_as_a_bundle(folder: Path, tmp_path: Path) -> None:
-    model = read_nnunet(folder)
-    card = write_bundle(tmp_path / "bundle", model.card, model.network, "# tiny\n")  # type: ignore[arg-type]
-    kept = read_bundle(tmp_path / "bundle")
+    bundle = tmp_path / "bundle"
+    card = import_nnunet(folder, bundle)
+    kept, model = read_bundle(bundle), read_nnunet(folder)
     assert kept.card == card
+    assert model.card.sha256 in (bundle / "docs" / "README.md").read_text()
     image = torch.rand(1, 1, 16, 32, 32)
     with torch.inference_mode():
         assert torch.equal(kept.network(image), model.network(image))
+    with pytest.raises(BadBundle, match="exists already"):
+        import_nnunet(folder, bundle)
 
 
 @pytest.mark.parametrize("part", ["plans.json", "dataset.json"])

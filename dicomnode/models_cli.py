@@ -1,0 +1,95 @@
+"""The commands about models: which there are, whether they are whole, and where others come from."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dicomnode.errors import Refused
+from dicomnode.settings import CONFIG_VARIABLE, load
+
+# What imports PyTorch, which takes seconds, is imported by the commands that need it.
+
+models = typer.Typer(help="The models: list, verify, import.", no_args_is_help=True)
+output = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 240)
+
+Config = Annotated[
+    Path | None, typer.Option("--config", envvar=CONFIG_VARIABLE, help="Settings file (TOML).", dir_okay=False)
+]
+
+
+@models.command(name="list")
+def list_models(
+    folder: Annotated[
+        Path | None, typer.Argument(help="A folder of bundles; the bundles that ship if not given.")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """List the bundles in a folder; a star marks the one that the settings name."""
+    from models.bundle import METADATA, BadBundle, default_bundle, read_bundle
+
+    settings, _ = load(config)
+    used = (settings.worker.model or default_bundle()).resolve()
+    table = Table("", "bundle", "model", "measures", "sha256", "statement")
+    found = sorted(path.parents[1] for path in (folder or default_bundle().parent).glob(f"*/{METADATA}"))
+    for bundle in found:
+        mark = "*" if bundle.resolve() == used else ""
+        try:
+            card = read_bundle(bundle).card
+        except BadBundle as error:
+            table.add_row(mark, str(bundle), "", "", "", str(error))
+            continue
+        model = f"{card.name} {card.version}"
+        table.add_row(mark, str(bundle), model, card.labels[card.target], card.sha256[:12], card.statement)
+    if not found:
+        raise Refused(f"{folder or default_bundle().parent}: no bundles")
+    output.print(table)
+
+
+@models.command()
+def verify(
+    bundle: Annotated[Path | None, typer.Argument(help="The bundle; the one of the settings if not given.")] = None,
+    config: Config = None,
+) -> None:
+    """Read a bundle as the node would: its weights must have the recorded hash and fit the network."""
+    from models.bundle import BadBundle, default_bundle, read_bundle
+
+    settings, _ = load(config)
+    folder = bundle or settings.worker.model or default_bundle()
+    try:
+        card = read_bundle(folder).card
+    except BadBundle as error:
+        raise Refused(str(error)) from None
+    output.print(
+        f"{folder}: {card.name} {card.version} measures {card.labels[card.target]}, sha256 {card.sha256}", markup=False
+    )
+
+
+@models.command(name="import")
+def import_model(
+    folder: Annotated[Path, typer.Argument(help="A folder of nnU-Net v2: plans.json, dataset.json, fold_*.")],
+    bundle: Annotated[Path, typer.Argument(help="The bundle to write; must not exist.")],
+    target: Annotated[str, typer.Option(help="The label to measure, by its name.")] = "pancreas",
+    fold: Annotated[
+        list[str] | None, typer.Option(help="A fold to use; repeatable. All numbered ones if not given.")
+    ] = None,
+    orientation: Annotated[
+        str | None, typer.Option(help="Towards what the axes of the training images increase, e.g. SAR.")
+    ] = None,
+    mirroring: Annotated[bool, typer.Option(help="Average over mirrored images; up to eight times as slow.")] = False,
+) -> None:
+    """Turn an nnU-Net v2 folder into a bundle that this node runs; nothing of it is executed."""
+    from models.bundle import BadBundle
+    from models.nnunet import Choice, import_nnunet
+
+    choice = Choice(target=target, folds=fold or (), orientation=orientation, mirroring=mirroring)
+    try:
+        card = import_nnunet(folder, bundle, choice)
+    except BadBundle as error:
+        raise Refused(str(error)) from None
+    output.print(f"{bundle}: {card.name}; to run it, set worker.model to this folder", markup=False)
