@@ -158,7 +158,7 @@ def _attributes(files: Sequence[CTFile]) -> list[Assumption]:
     """What the headers lack or nobody can read, each attribute once."""
     unreadable = Counter(attribute for file in files for attribute in file.unreadable)
     lines = [
-        Assumption(AssumptionKind.ATTRIBUTE_UNREADABLE, f"{attribute} is damaged in {count} files: taken as absent")
+        Assumption(AssumptionKind.ATTRIBUTE_UNREADABLE, f"{attribute} is damaged in {_files(count)}: taken as absent")
         for attribute, count in unreadable.items()
     ]
     first = files[0].instance
@@ -169,3 +169,7 @@ def _attributes(files: Sequence[CTFile]) -> list[Assumption]:
         text = f"{describe_attribute(keyword)} is missing: {instead}"
         lines.append(Assumption(AssumptionKind.ATTRIBUTE_MISSING, text))
     return lines
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"

@@ -189,7 +189,7 @@ class TestRefusedSeries:
         without = [plane.name for plane, one in zip(series.planes, series.instances, strict=True) if "KVP" not in one]
         assert without == ["image 5 (0005.dcm)"]
         assert [(one.kind, one.text) for one in series.assumptions] == [
-            ("attribute-unreadable", "KVP (0018,0060) is damaged in 1 files: taken as absent")
+            ("attribute-unreadable", "KVP (0018,0060) is damaged in 1 file: taken as absent")
         ]
 
     @pytest.mark.parametrize(
