@@ -1,88 +1,253 @@
-"""Judge a bundle on data it never saw: `python -m training.evaluate --bundle B --data DIR`."""
+"""Judge a model on cases it never saw, along the path that a patient's series takes.
+
+python -m training.evaluate --bundle B (--cases DIR | --synthetic DATA | --slices DATA) --out report/ [--against OTHER]
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import dataclass
+import csv
+import itertools
+import json
+import math
+import resource
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from highdicom import VolumeGeometry
 
 from models.bundle import Model, read_bundle
+from models.nnunet import read_nnunet
 from pipeline.analyse import Options, segment
-from pipeline.volume import Grid, Volume
-from training.data import TEST_SEEDS, read_anatomies
+from training.cases import Case, held_out_slices, read_cases, slice_cases, synthetic_cases
+from training.compare import UNITS, compare_models
+from training.metrics import TOLERANCE_MM, ZERO_DICE, compare_masks, compare_volumes, spread
 from training.recipe import Recipe, read_recipe
-from training.slices import read_slices, split_by_patient
-from training.synthetic import COARSE_MM, Anatomy, synthesise
-from training.train import SPLIT_SEED, TARGET, dice, slice_dice
+from training.report import Picture, picture, write_report
+from training.slices import split_by_patient
+from training.train import SPLIT_SEED
 
-_SHAPE = (80, 112, 128)  # 240 x 336 x 384 mm: larger than a window, so that the window slides
+_WORST = 6
+_UNSTATED = (
+    "Not stated. Whoever reports these figures must say whether the model was trained or chosen on any of these cases."
+)
+_RULES = (
+    "Every case went through pipeline.analyse.segment, as a series in the node does. Surface Dice at "
+    f"{TOLERANCE_MM:g} mm. Both masks empty: overlaps 1, distances 0; one empty: overlaps 0, distances infinite. Dice "
+    f"below {ZERO_DICE:g} counts as zero. Intervals: 95 %, bootstrap over patients with a fixed seed."
+)
 
 
 @dataclass(frozen=True)
-class Case:
-    """One synthetic case: Dice, true and measured volume."""
+class Judged:
+    """One case as one row. volume_error_ml: without its sign. peak_mb: of the whole process, in 10^6 bytes.
 
-    seed: int
+    Of slices judged in one plane the volumes are of the voxels of that plane.
+    """
+
+    name: str
+    patient: str
     dice: float
+    jaccard: float
+    precision: float
+    recall: float
+    surface_dice: float
+    hd95_mm: float
+    assd_mm: float
     true_ml: float
     found_ml: float
+    volume_error_ml: float
+    seconds: float
+    peak_mb: float
+    flags: str
 
 
-def judge_synthetic(model: Model, anatomies: list[Anatomy]) -> Iterator[Case]:
-    """Unseen deformations through the path that a patient's series takes from its voxels on."""
-    options = Options(at=datetime.now(UTC))
-    for seed in TEST_SEEDS:
-        sample = synthesise(anatomies[seed % len(anatomies)], _SHAPE, seed, elsewhere=0)
-        affine = np.eye(4)
-        # Slices to Superior, rows to Posterior, columns to Left, in LPS coordinates.
-        affine[:3, :3] = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]]) * COARSE_MM
-        geometry = VolumeGeometry(affine, _SHAPE, coordinate_system="PATIENT")
-        hounsfield = sample.hounsfield.round().clamp(-1024, 3000).to(torch.int16).numpy()
-        segmentation, measurement = segment(Volume(hounsfield, Grid(geometry)), model, options)
-        truth = sample.labels == TARGET
-        figure = dice(torch.from_numpy(segmentation.mask.copy()), truth)
-        yield Case(seed, figure, float(truth.sum()) * COARSE_MM**3 / 1000, measurement.volume_ml)
+@dataclass
+class Results:
+    """All rows of one model, and pictures of its worst cases, worst first."""
+
+    model: Model
+    rows: list[Judged] = field(default_factory=list)
+    pictures: list[tuple[float, Picture]] = field(default_factory=list)
+
+    def add(self, row: Judged, drawn: Picture) -> None:
+        """Take in a row; of the pictures the worst are kept."""
+        self.rows.append(row)
+        self.pictures = sorted([*self.pictures, (row.dice, drawn)], key=lambda pair: pair[0])[:_WORST]
 
 
-def judge_slices(model: Model, recipe: Recipe, folder: Path) -> tuple[float, int, int]:
-    """Mean in-plane Dice on held-out patients, with the number of slices and of patients."""
-    _, held_out = split_by_patient(read_slices(folder), recipe.held_out_patients, SPLIT_SEED)
-    network = model.network
-    if not isinstance(network, torch.nn.Module):
-        raise TypeError("slices are judged on a network, not on any callable")
-    return slice_dice(network, recipe, held_out, "cpu"), len(held_out), len({item.patient for item in held_out})
-
-
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=Path, default=Path(__file__).parent / "recipes" / "pancreas-3d.toml")
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True, help="folder with anatomies/ and nih-slices/")
-    given = parser.parse_args()
-    model, recipe = read_bundle(given.bundle), read_recipe(given.recipe)
-    figure, count, patients = judge_slices(model, recipe, given.data / "nih-slices")
-    print(f"real slices: mean in-plane Dice {figure:.3f} over {count} slices of {patients} held-out patients")
-    cases = []
-    for case in judge_synthetic(model, read_anatomies(given.data / "anatomies")):
-        cases.append(case)
-        print(
-            f"synthetic {case.seed}: Dice {case.dice:.3f}, true {case.true_ml:.1f} mL, found {case.found_ml:.1f} mL",
-            flush=True,
-        )
-    figures = np.array([case.dice for case in cases])
-    errors = np.array([case.found_ml / case.true_ml - 1 for case in cases]) * 100
-    zero = int((figures < 0.01).sum())
-    print(
-        f"Dice: mean {figures.mean():.3f}, median {np.median(figures):.3f}, least {figures.min():.3f}; zero in {zero}"
+def judge(case: Case, model: Model, device: str = "cpu") -> tuple[Judged, Picture]:
+    """Analyse one case and compare what was found with its truth; raises as `pipeline.analyse.segment` does."""
+    options = Options(at=datetime.now(UTC), device=device)
+    _forget_peak()
+    started = time.perf_counter()
+    segmentation, measurement = segment(case.volume, model, options)
+    seconds, peak_mb = time.perf_counter() - started, _peak_mb()
+    at: Any = slice(None) if case.plane is None else case.plane
+    found, truth = segmentation.mask[at], case.truth[at]
+    agreement = compare_masks(found, truth, [float(step) for step in case.volume.grid.geometry.spacing][-found.ndim :])
+    voxel_ml = case.volume.grid.voxel_volume_mm3 / 1000
+    true_ml, found_ml = float(truth.sum()) * voxel_ml, float(found.sum()) * voxel_ml
+    row = Judged(
+        name=case.name,
+        patient=case.patient,
+        **asdict(agreement),
+        true_ml=true_ml,
+        found_ml=found_ml,
+        volume_error_ml=abs(found_ml - true_ml),
+        seconds=seconds,
+        peak_mb=peak_mb,
+        flags=" ".join(measurement.flags),
     )
-    print(f"volume error: mean {errors.mean():+.1f} %, SD {errors.std(ddof=1):.1f} %")
+    return row, picture(case, segmentation.mask)
+
+
+def judge_all(cases: Iterable[Case], results: Iterable[Results], device: str = "cpu") -> None:
+    """Judge every case with every model; each case is made or read once."""
+    judged = list(results)
+    for case in cases:
+        for one in judged:
+            row, drawn = judge(case, one.model, device)
+            one.add(row, drawn)
+            card = one.model.card
+            print(
+                f"{card.name} {card.version}, {row.name}: Dice {row.dice:.3f}, "
+                f"true {row.true_ml:.1f} mL, found {row.found_ml:.1f} mL, {row.seconds:.1f} s",
+                flush=True,
+            )
+
+
+def summarise(results: Results) -> dict[str, Any]:
+    """Every figure over all cases. Raises ValueError where there is no case."""
+    rows = results.rows
+    patients = [row.patient for row in rows]
+    card = results.model.card
+    zero = sum(row.dice < ZERO_DICE for row in rows)
+    volume = compare_volumes([row.found_ml for row in rows], [row.true_ml for row in rows], patients)
+    return {
+        "model": {"name": card.name, "version": card.version, "sha256": card.sha256},
+        "cases": len(rows),
+        "patients": len(set(patients)),
+        "zero_dice": {"below": ZERO_DICE, "count": zero, "share": zero / len(rows) if rows else math.nan},
+        "surface_dice_tolerance_mm": TOLERANCE_MM,
+        "figures": {name: asdict(spread([getattr(row, name) for row in rows], patients)) for name in UNITS},
+        "volume": asdict(volume),
+    }
+
+
+def write(out: Path, protocol: str, judged: list[Results]) -> dict[str, Any]:
+    """Write `cases.csv`, `summary.json`, `report.html`, of a second model `cases-against.csv`; returns the summary."""
+    out.mkdir(parents=True, exist_ok=True)
+    first, *others = judged
+    summary: dict[str, Any] = {"protocol": protocol, "rules": _RULES, **summarise(first)}
+    _write_rows(out / "cases.csv", first.rows)
+    for other in others:
+        _write_rows(out / "cases-against.csv", other.rows)
+        patients = [row.patient for row in first.rows]
+        differences = compare_models([asdict(row) for row in first.rows], [asdict(row) for row in other.rows], patients)
+        summary["against"] = summarise(other)
+        summary["differences"] = [asdict(one) for one in differences]
+    (out / "summary.json").write_text(json.dumps(finite(summary), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    tables = [[asdict(row) for row in one.rows] for one in judged]
+    write_report(out / "report.html", summary, tables, [drawn for _, drawn in first.pictures])
+    return summary
+
+
+def finite(content: Any) -> Any:
+    """The same with null where a number is infinite or none, which JSON cannot say."""
+    if isinstance(content, dict):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _write_rows(path: Path, rows: list[Judged]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, [column.name for column in fields(Judged)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+
+
+def _forget_peak() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5): resets the peak
+    except OSError:
+        return  # not Linux, or not allowed: the peak is then that of all cases so far
+
+
+def _peak_mb() -> float:
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024 / 1e6
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def read_model(folder: Path, device: str = "cpu") -> Model:
+    """A bundle, or an nnU-Net folder; raises BadBundle."""
+    return read_nnunet(folder, device=device) if (folder / "plans.json").exists() else read_bundle(folder, device)
+
+
+def thin(model: Model, planes: int) -> Model:
+    """The model with windows of as many planes as a repeated slice has, as such models learn from slices."""
+    along = next(axis for axis, letter in enumerate(model.card.orientation) if letter in "SI")
+    patch = tuple(planes if axis == along else size for axis, size in enumerate(model.card.patch))
+    return replace(model, card=replace(model.card, patch=(patch[0], patch[1], patch[2]), minimum_slices=1))
+
+
+def _slices(data: Path, recipe: Recipe, models: list[Model]) -> tuple[Iterator[Case], str, list[Model]]:
+    _, held_out = split_by_patient(held_out_slices(data), recipe.held_out_patients, SPLIT_SEED)
+    protocol = (
+        f"{len(held_out)} real slices of the {recipe.held_out_patients} patients that {recipe.name} keeps apart, by "
+        f"patient (split seed {SPLIT_SEED}); never learnt from, but they may have chosen the checkpoint. Each slice is "
+        f"repeated to {recipe.slice_depth} planes at an assumed pixel size and judged in its middle plane, in two "
+        "dimensions: volumes are of that plane."
+    )
+    cases = slice_cases(held_out, recipe.slice_depth, recipe.spacing_mm)
+    return cases, protocol, [thin(model, recipe.slice_depth) for model in models]
+
+
+def _choose(given: argparse.Namespace, models: list[Model]) -> tuple[Iterator[Case], str, list[Model]]:
+    if given.slices:
+        return _slices(given.slices, read_recipe(given.recipe), models)
+    if given.synthetic:
+        protocol = (
+            "Synthetic CT of seeds that neither training nor the choice of a checkpoint uses, deformed from the same "
+            "anatomies as the training's: it says little about patients."
+        )
+        return synthetic_cases(given.synthetic), protocol, models
+    return read_cases(given.cases, given.label), _UNSTATED, models
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, required=True, help="a bundle or an nnU-Net folder")
+    parser.add_argument("--against", type=Path, help="another, judged on the same cases")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--cases", type=Path, help="folder of NIfTI pairs, or of folders with DICOM CT and SEG")
+    source.add_argument("--synthetic", type=Path, help="folder with anatomies/")
+    source.add_argument("--slices", type=Path, help="folder with nih-slices/")
+    parser.add_argument("--label", type=int, default=1, help="value or segment number of the structure in --cases")
+    parser.add_argument("--recipe", type=Path, default=Path(__file__).parent / "recipes" / "pancreas-3d.toml")
+    parser.add_argument("--protocol", help="what the model never saw, and how the cases were chosen")
+    parser.add_argument("--limit", type=int, help="only the first so many cases")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args(arguments)
+    folders = [folder for folder in (given.bundle, given.against) if folder]
+    cases, protocol, models = _choose(given, [read_model(folder, given.device) for folder in folders])
+    judged = [Results(model) for model in models]
+    judge_all(itertools.islice(cases, given.limit), judged, given.device)
+    summary = write(given.out, given.protocol or protocol, judged)
+    dice = summary["figures"]["dice"]
+    print(f"{summary['cases']} cases: Dice mean {dice['mean']:.3f}, median {dice['median']:.3f}")
+    print(given.out / "report.html")
 
 
 if __name__ == "__main__":
