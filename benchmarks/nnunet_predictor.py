@@ -81,8 +81,19 @@ def measure(way: str, folder: Path) -> None:
     started = time.perf_counter()
     voxels = {"ours": ours, "theirs": theirs}[way](folder)
     seconds = time.perf_counter() - started
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"way": way, "seconds": round(seconds, 1), "peak_mb": round(peak_mb), "voxels": voxels}))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    cpu_seconds, peak_mb = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    print(
+        json.dumps(
+            {
+                "way": way,
+                "seconds": round(seconds, 1),
+                "cpu_seconds": round(cpu_seconds, 1),
+                "peak_mb": round(peak_mb),
+                "voxels": voxels,
+            }
+        )
+    )
 
 
 def main() -> None:

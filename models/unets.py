@@ -234,15 +234,16 @@ class Folds(nn.Module):
             logits = self._mirrored(self.members[0], x).float()
             for member in self.members[1:]:
                 logits += self._mirrored(member, x)
-        logits /= len(self.members)
+        if (count := len(self.members) * len(self._flips)) > 1:
+            logits /= count
         if self._channel is None:
             return logits
         region = logits[:, self._channel : self._channel + 1]
         return torch.cat((torch.zeros_like(region), region), 1)
 
     def _mirrored(self, member: nn.Module, x: Tensor) -> Tensor:
-        total = member(x)
+        """The sum over all ways to mirror."""
+        total: Tensor = member(x)
         for flip in self._flips[1:]:
             total += member(x.flip(flip)).flip(flip)
-        result: Tensor = total / len(self._flips)
-        return result
+        return total
