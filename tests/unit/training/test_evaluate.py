@@ -21,7 +21,7 @@ from pipeline.analyse import Options, analyse
 from pipeline.volume import Volume
 from tests.fakes import CARD, threshold_model
 from tests.phantom import PANCREAS, PhantomOptions, centres, scan
-from tests.results import scan_phantom
+from tests.results import scan_enhanced, scan_phantom
 from training.cases import Case, read_cases, read_source, slice_cases, upright_grid
 from training.evaluate import Results, finite, judge, judge_all, main, thin, write
 from training.slices import Slice
@@ -129,6 +129,19 @@ def test_dicom_ct_with_its_seg_is_a_case(tmp_path: Path) -> None:
     assert np.array_equal(read_source(folder).hounsfield, case.volume.hounsfield)
     with pytest.raises(ValueError, match="no segment 3"):
         list(read_cases(tmp_path, label=3))
+
+
+def test_an_enhanced_ct_with_its_seg_is_a_case(tmp_path: Path) -> None:
+    made, folder = tmp_path / "made", tmp_path / "cases" / "patient"
+    made.mkdir()
+    folder.mkdir(parents=True)
+    findings = analyse(scan_enhanced(made), threshold_model(), Options(at=datetime.now(UTC)))
+    assert findings.seg is not None
+    (made / "enhanced.dcm").rename(folder / "enhanced.dcm")
+    findings.seg.save_as(folder / "seg.dcm", enforce_file_format=True)
+    (case,) = read_cases(folder.parent, label=1)
+    assert np.array_equal(case.truth, findings.segmentation.mask)
+    assert case.truth.any()
 
 
 def test_a_missing_label_file_is_named(pairs: Path, tmp_path: Path) -> None:
