@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from dicomnode.phases import Phase, phase_of
 from dicomnode.settings import RuleAction, RuleSettings
+from pipeline.image_types import find_no_slice
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2.1"
 MULTI_FRAME_STORAGES = frozenset((ENHANCED_CT_IMAGE_STORAGE, "1.2.840.10008.5.1.4.1.1.2.2"))
 """Enhanced CT, and Legacy Converted Enhanced CT."""
-_PROJECTIONS = frozenset({"MIP", "MINIP", "MPR", "VRT", "SSD", "PROJECTION IMAGE", "VOLUME RENDERED"})
 _PATTERNS = ("description", "protocol", "body_part", "kernel", "manufacturer")
 
 
@@ -152,9 +152,8 @@ def is_axial(image_orientation: str) -> bool:
 
 
 def is_slice(image: ImageFacts) -> bool:
-    """Whether the image is a slice of the volume, not a localizer or a projection (ImageType, PS3.3 C.7.6.1.1.2)."""
-    values = image_type_values(image)
-    return "LOCALIZER" not in values and not values & _PROJECTIONS
+    """Whether the image may be a slice of the volume, by the same list as the pipeline's."""
+    return find_no_slice(image.image_type.split("\\")) is None
 
 
 def image_type_values(image: ImageFacts) -> frozenset[str]:

@@ -22,21 +22,11 @@ from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, LegacyConve
 
 from pipeline.decoders import DECODABLE_TRANSFER_SYNTAXES
 from pipeline.errors import NotASlice, NotImageData, Undecodable, UnfitGeometry, UnfitSeries
+from pipeline.image_types import NO_SLICES, find_no_slice
 
 MULTI_FRAME_SOP_CLASSES = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 SOP_CLASSES = (CTImageStorage, *MULTI_FRAME_SOP_CLASSES)
 
-_UNFIT_IMAGE_TYPES = {
-    "LOCALIZER": "a localizer",
-    "MPR": "a multi-planar reformat",
-    "REFORMATTED": "a multi-planar reformat",
-    "MIP": "a maximum intensity projection",
-    "MAX_IP": "a maximum intensity projection",
-    "MINIP": "a minimum intensity projection",
-    "MIN_IP": "a minimum intensity projection",
-    "SCREEN SAVE": "a screen capture",
-    "DOSE_INFO": "a dose page",
-}
 _NOT_HOUNSFIELD = {"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"}
 """Rescale Types (PS3.3 C.11.1.1.2) whose values are certainly not CT numbers."""
 
@@ -212,9 +202,9 @@ def _check_class(instance: Dataset, name: str) -> None:
         raise NotImageData(f"{name}: {describe_attribute('TransferSyntaxUID')} is missing")
     if syntax not in DECODABLE_TRANSFER_SYNTAXES:
         raise Undecodable(f"{name}: no decoder for the transfer syntax {UID(syntax).name}")
-    for value in _values(instance.get("ImageType")):
-        if str(value) in _UNFIT_IMAGE_TYPES:
-            raise NotASlice(name, f"Image Type {value}: {_UNFIT_IMAGE_TYPES[str(value)]}, not a CT volume")
+    value = find_no_slice(str(one) for one in _values(instance.get("ImageType")))
+    if value is not None:
+        raise NotASlice(name, f"Image Type {value}: {NO_SLICES[value]}, not a CT volume")
 
 
 def _check_pixel_data(instance: Dataset, name: str) -> None:

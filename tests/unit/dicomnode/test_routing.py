@@ -19,6 +19,7 @@ from dicomnode.routing import (
     refuse_series,
 )
 from dicomnode.settings import RuleSettings
+from pipeline.image_types import NO_SLICES
 
 AXIAL = ImageFacts(CT_IMAGE_STORAGE, "CT", "ORIGINAL\\PRIMARY\\AXIAL", "1\\0\\0\\0\\1\\0")
 LOCALIZER = replace(AXIAL, image_type="ORIGINAL\\PRIMARY\\LOCALIZER", image_orientation="1\\0\\0\\0\\0\\-1")
@@ -207,3 +208,10 @@ def test_case_33_volumes_stand_in_order_of_acquisition() -> None:
 def test_case_08_only_the_latest_revision_of_a_series_is_current() -> None:
     second = replace(POINT, revision=2, volume_ml=90.0)
     assert order([second, POINT]) == order([POINT, second]) == [second]
+
+
+@pytest.mark.parametrize("value", NO_SLICES)
+def test_case_18_routing_leaves_out_what_the_pipeline_leaves_out(value: str) -> None:
+    odd = replace(AXIAL, image_type=f"DERIVED\\SECONDARY\\{value.lower()} ")
+    assert refuse_series([odd], 1) == "only localizer, projection or reformatted images"
+    assert refuse_series([odd, *many(AXIAL)], 20) == ""

@@ -14,6 +14,7 @@ import pytest
 from pydicom.uid import generate_uid
 
 from pipeline.errors import NotASlice, NotImageData, Refused, Undecodable, UnfitGeometry, UnfitSeries
+from pipeline.image_types import NO_SLICES
 from pipeline.series import Series, open_series, read_volume
 from tests.phantom import AXIAL, CORONAL, OBLIQUE, PhantomOptions, write_multiframe, write_series
 
@@ -141,7 +142,7 @@ class TestRefusedFiles:
             edit(path, set_to("SOPClassUID", sop_class))
         assert_refused(paths, NotASlice, "0001.dcm", sop_class.name)
 
-    @pytest.mark.parametrize("value", ["LOCALIZER", "MPR", "MIP"])
+    @pytest.mark.parametrize("value", NO_SLICES)
     def test_case_18_localizer_and_derived(self, tmp_path: Path, value: str) -> None:
         paths = write(tmp_path, attributes={"ImageType": ["DERIVED", "SECONDARY", value]})
         assert_refused(paths, NotASlice, "0001.dcm", value)
@@ -299,6 +300,15 @@ class TestAssumptions:
     def test_case_20_lossy_without_a_ratio_is_said(self, tmp_path: Path) -> None:
         (assumption,) = open_series(write(tmp_path, attributes={"LossyImageCompression": "01"})).assumptions
         assert assumption.text.startswith("Lossy Image Compression Ratio (0028,2112) is missing")
+
+    @pytest.mark.parametrize("value", NO_SLICES)
+    def test_case_18_one_such_image_does_not_cost_the_series(self, tmp_path: Path, value: str) -> None:
+        paths = write(tmp_path)
+        paths.append(shutil.copy(paths[0], tmp_path / "odd"))
+        edit(paths[-1], set_to("ImageType", ["DERIVED", "SECONDARY", value]))
+        series = open_series(paths)
+        assert len(series.planes) == 12
+        assert [one.kind for one in series.assumptions] == ["images-left-out"]
 
     def test_case_18_what_is_no_slice_is_left_out_and_said(self, tmp_path: Path) -> None:
         paths = write(tmp_path)
