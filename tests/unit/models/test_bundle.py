@@ -122,8 +122,3 @@ def test_weights_that_would_run_code_are_refused(folder: Path) -> None:
     change(folder, lambda m: m["card"].update(sha256=digest))
     with pytest.raises(BadBundle, match=r"model\.pt"):
         read_bundle(folder)
-
-
-def test_an_unknown_network_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"'Perceptron'.*SegResNet"):
-        build("Perceptron", {})
