@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -33,15 +33,26 @@ class BadBundle(Exception):
     """The folder is not a bundle that this node can run; the text names the file and the reason."""
 
 
+Network = Callable[[Tensor], Tensor]
+"""Maps float32 (N, 1, slice, row, column), scaled as a card says, to logits (N, label, slice, row, column)."""
+
+
 @dataclass(frozen=True)
 class Model:
-    """A trained network and its card.
-
-    network: maps float32 (N, 1, slice, row, column), scaled as the card says, to logits (N, label, slice, row, column).
-    """
+    """A trained network and its card. others: further members, whose probabilities are averaged with its own."""
 
     card: Card
-    network: Callable[[Tensor], Tensor]
+    network: Network
+    others: tuple[Network, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.others) + 1 != self.card.members:
+            raise ValueError(f"{len(self.others) + 1} networks where the card speaks of {self.card.members}")
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """All members."""
+        return self.network, *self.others
 
 
 def default_bundle() -> Path:
@@ -52,35 +63,58 @@ def default_bundle() -> Path:
 def read_bundle(folder: Path, device: str = "cpu") -> Model:
     """Read a bundle, verify its weights, and put the network on the device. Raises BadBundle."""
     card = _read_card(folder)
-    weights = folder / WEIGHTS
-    try:
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    except OSError as error:
-        raise BadBundle(f"{weights}: {error.strerror}") from None
+    paths = [folder / weights for weights in weights_of(card.members)]
+    digest = _digest(paths)
     if digest != card.sha256:
-        raise BadBundle(f"{weights}: SHA-256 is {digest}, {METADATA.name} says {card.sha256}")
-    try:
-        network = build(card.network, card.network_arguments)
-        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    except (ValueError, RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
-        raise BadBundle(f"{weights}: {str(error).splitlines()[0]}") from None
-    return Model(card, network.to(device).eval())
+        names = ", ".join(path.name for path in paths)
+        raise BadBundle(f"{paths[0].parent}/{names}: SHA-256 is {digest}, {METADATA.name} says {card.sha256}")
+    network, *others = (_read_network(path, card).to(device).eval() for path in paths)
+    return Model(card, network, tuple(others))
 
 
-def write_bundle(folder: Path, card: Card, network: nn.Module, model_card: str) -> Card:
-    """Write a bundle; returns the card with the hash of the weights as they stand on disk.
+def write_bundle(folder: Path, card: Card, network: nn.Module | Sequence[nn.Module], model_card: str) -> Card:
+    """Write a bundle; returns the card with the number of members and the hash of the weights as they stand on disk.
 
+    network: one, or the members of an ensemble, all built by the card's name and arguments.
     model_card: Markdown on what the model was trained on, its measured figures and its limits.
     """
+    members = [network] if isinstance(network, nn.Module) else list(network)
     for part in (METADATA, WEIGHTS, MODEL_CARD):
         (folder / part).parent.mkdir(parents=True, exist_ok=True)
-    torch.save({name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}, folder / WEIGHTS)
-    card = replace(card, sha256=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest())
+    paths = [folder / weights for weights in weights_of(len(members))]
+    for member, path in zip(members, paths, strict=True):
+        torch.save({name: tensor.detach().cpu() for name, tensor in member.state_dict().items()}, path)
+    card = replace(card, members=len(members), sha256=_digest(paths))
     _write_json(folder / METADATA, _metadata(card))
     if card.convention == "monai":
         _write_json(folder / INFERENCE, _inference(card))
     (folder / MODEL_CARD).write_text(model_card, encoding="utf-8")
     return card
+
+
+def weights_of(members: int) -> list[Path]:
+    """Where a bundle keeps the weights of each member: `models/model.pt`, `models/model_1.pt` ..."""
+    return [WEIGHTS, *(WEIGHTS.with_stem(f"{WEIGHTS.stem}_{number}") for number in range(1, members))]
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    """The SHA-256 of the files one after another."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            digest.update(path.read_bytes())
+        except OSError as error:
+            raise BadBundle(f"{path}: {error.strerror}") from None
+    return digest.hexdigest()
+
+
+def _read_network(weights: Path, card: Card) -> nn.Module:
+    try:
+        network = build(card.network, card.network_arguments)
+        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    except (ValueError, RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
+        raise BadBundle(f"{weights}: {str(error).splitlines()[0]}") from None
+    return network
 
 
 def _read_card(folder: Path) -> Card:

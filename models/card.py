@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 CONVENTIONS = ("monai", "nnunet")
+AXES = {"L": "LR", "R": "LR", "A": "AP", "P": "AP", "S": "SI", "I": "SI"}
+"""The patient's axes by the directions along them."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,8 @@ class Card:
     """A model's contract with the pipeline, checked when made.
 
     name, version: they stand in SEG, SR and history; volumes are compared only where both agree.
-    sha256: of the weights file, lower-case hex; the identity of the model.
+    sha256: of the weights files, one after another, lower-case hex; the identity of the model. Of several bundles as
+        one see `models.ensemble`.
     orientation: towards what the three tensor axes increase, e.g. "SPL" (slices to Superior, rows to Posterior,
         columns to Left): one each of S/I, A/P, L/R.
     spacing_mm: voxel size along the tensor axes.
@@ -28,6 +31,9 @@ class Card:
     scaled_to: what the network sees at both ends of the window. Around a volume smaller than a patch, 0 is put.
     convention: whose way of bringing a volume to the network's grid and windows and back the model was trained and
         judged with, one of `CONVENTIONS`; pipeline.preprocess, infer and postprocess say what each of them means.
+    members: networks whose probabilities are averaged.
+    flips: out of "LPS", in this order: the patient's axes to mirror along. Probabilities are averaged over all ways to
+        mirror along some of them, 2 to the power of their number. For models that learnt from mirrored images.
     """
 
     name: str
@@ -46,6 +52,8 @@ class Card:
     network_arguments: Mapping[str, Any] = field(default_factory=dict)
     scaled_to: tuple[float, float] = (0.0, 1.0)
     convention: str = "monai"
+    members: int = 1
+    flips: str = ""
 
     def __post_init__(self) -> None:
         if sorted(["LR", "AP", "SI"], key=str) != sorted(_pairs(self.orientation), key=str):
@@ -62,8 +70,18 @@ class Card:
             raise ValueError(f"scaled_to {self.scaled_to}: low must be below high")
         if self.convention not in CONVENTIONS:
             raise ValueError(f"unknown convention {self.convention!r}; known are {', '.join(CONVENTIONS)}")
+        self._check_passes()
+
+    def _check_passes(self) -> None:
+        if not isinstance(self.members, int) or self.members < 1:
+            raise ValueError(f"members {self.members}: a model has one or more")
+        if self.flips != "".join(axis for axis in "LPS" if axis in self.flips):
+            raise ValueError(f"flips {self.flips!r}: each of L, P and S once or not at all, in this order")
+
+    def axis(self, towards: str) -> int:
+        """Which of the tensor's axes runs along the patient's: 0 slice, 1 row, 2 column; of L or R, A or P, S or I."""
+        return _pairs(self.orientation).index(AXES[towards])
 
 
 def _pairs(orientation: str) -> list[str]:
-    axes = {"L": "LR", "R": "LR", "A": "AP", "P": "AP", "S": "SI", "I": "SI"}
-    return [axes.get(letter, "?") for letter in orientation]
+    return [AXES.get(letter, "?") for letter in orientation]

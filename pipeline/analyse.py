@@ -82,8 +82,8 @@ def segment(volume: Volume, model: Model, options: Options) -> tuple[Segmentatio
     try:
         tensor = to_tensor(volume, model.card)
         inference = InferenceOptions(options.device, options.batch_size, options.progress)
-        probabilities = predict(tensor, model, inference)
-        segmentation = to_segmentation(probabilities, model.card, volume.grid)
+        predicted = predict(tensor, model, inference)
+        segmentation = to_segmentation(predicted.probabilities, model.card, volume.grid, predicted.agreement)
     except MemoryError as error:
         raise Exhausted(f"out of memory on the host with {volume.hounsfield.shape} voxels") from error
     return segmentation, measure(segmentation, volume)
@@ -119,11 +119,13 @@ def describe(measurement: Findings | Measurement, card: Card | None = None) -> d
         "voxel_count": measurement.voxel_count,
         "voxel_volume_mm3": measurement.voxel_volume_mm3,
         "confidence": round(measurement.confidence, 4),
+        "confidence_kind": str(measurement.confidence_kind),
+        "spread_ml": None if measurement.spread_ml is None else round(measurement.spread_ml, 3),
         "mean_hu": None if measurement.mean_hu is None else round(measurement.mean_hu, 2),
         "slice_count": measurement.slice_count,
         "components": measurement.components,
         "left_out_ml": round(measurement.left_out_ml, 3),
         "flags": {str(flag): flag.meaning for flag in measurement.flags},
-        "model": {"name": card.name, "version": card.version, "sha256": card.sha256, "statement": card.statement},
+        "model": {key: getattr(card, key) for key in ("name", "version", "sha256", "members", "flips", "statement")},
         "pipeline_version": VERSION,
     }

@@ -8,7 +8,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.volume import Segmentation, Volume
+from pipeline.volume import ConfidenceKind, Segmentation, Volume
 
 FEWEST_SLICES = 6
 """Below this many slices across the organ, the slices at its ends decide about a third of its volume."""
@@ -26,7 +26,7 @@ LARGEST_SHARE_LEFT_OUT = 0.05
 """Share of all that was found that may lie in pieces beside the largest without a word."""
 
 LOW_CONFIDENCE = 0.7
-"""Mean probability in the mask below which the model itself was in doubt."""
+"""Mean probability in the mask, or mean Dice between passes, below which the model itself was in doubt."""
 
 
 class Flag(StrEnum):
@@ -70,7 +70,10 @@ _MEANINGS = {
         f"More than {LARGEST_SHARE_LEFT_OUT:.0%} of what the model found lies in separate pieces, which are left out: "
         "only the largest piece is measured."
     ),
-    Flag.LOW_CONFIDENCE: f"The mean probability inside the outline is below {LOW_CONFIDENCE:g}: the model is unsure.",
+    Flag.LOW_CONFIDENCE: (
+        "The mean probability inside the outline or, of a model that looks several times, the mean Dice between what "
+        f"it found each time, is below {LOW_CONFIDENCE:g}: the model is unsure."
+    ),
 }
 
 
@@ -78,8 +81,8 @@ _MEANINGS = {
 class Measurement:
     """What was measured of one structure.
 
-    volume_ml: voxel_count * voxel_volume_mm3 / 1000. confidence: mean probability in the mask, 0..1. mean_hu: None
-    where nothing was found. slice_count: slices that hold the structure. components, left_out_ml: as in `Segmentation`.
+    volume_ml: voxel_count * voxel_volume_mm3 / 1000. mean_hu: None where nothing was found. slice_count: slices that
+    hold the structure. confidence, components, left_out_ml, confidence_kind, spread_ml: as in `Segmentation`.
     """
 
     volume_ml: float
@@ -91,6 +94,8 @@ class Measurement:
     components: int
     left_out_ml: float
     flags: tuple[Flag, ...]
+    confidence_kind: ConfidenceKind = ConfidenceKind.MEAN_PROBABILITY
+    spread_ml: float | None = None
 
 
 def measure(segmentation: Segmentation, volume: Volume) -> Measurement:
@@ -110,6 +115,8 @@ def measure(segmentation: Segmentation, volume: Volume) -> Measurement:
         components=segmentation.components,
         left_out_ml=segmentation.left_out_ml,
         flags=(Flag.NOTHING_FOUND,) if mean_hu is None else _flags(segmentation, mean_hu),
+        confidence_kind=segmentation.confidence_kind,
+        spread_ml=segmentation.spread_ml,
     )
 
 

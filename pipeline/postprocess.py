@@ -10,31 +10,39 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.card import Card
+from pipeline.agreement import Agreement
 from pipeline.preprocess import covering_box, model_grid, resample, resample_planes
-from pipeline.volume import Box, Grid, Segmentation
+from pipeline.volume import Box, ConfidenceKind, Grid, Segmentation
 
 
-def to_segmentation(probabilities: Tensor, card: Card, source: Grid) -> Segmentation:
+def to_segmentation(
+    probabilities: Tensor, card: Card, source: Grid, agreement: Agreement | None = None
+) -> Segmentation:
     """The card's target where it is the most probable label, on the source grid, its largest connected component only.
 
     probabilities: shape (label, slice, row, column) on `model_grid(source, card)`, summing to 1 over the labels. They
     are interpolated to the source's voxels before they are compared, which keeps the surface smooth. By nnU-Net's
     convention their logarithms are: the same as to interpolate its logits, whose differences they share.
+    agreement: of the passes that these are the mean of; their mean Dice is then the confidence.
     """
     scores = probabilities.numpy()
     grid = model_grid(source, card)
     mask = np.zeros(source.shape, np.bool_)
+    kind = ConfidenceKind.AGREEMENT if agreement else ConfidenceKind.MEAN_PROBABILITY
+    spread_ml = agreement.spread_ml(grid.voxel_volume_mm3) if agreement else None
     near = _box_of_candidates(scores[card.target], len(card.labels))
     if near is None:
-        return Segmentation(mask, source, 0.0, components=0)
+        return Segmentation(mask, source, 0.0, 0, confidence_kind=kind, spread_ml=spread_ml)
     box = covering_box(grid[near], source)
     target, is_target = _compare(scores[(slice(None), *near)], grid[near], source[box], card)
     largest, components = largest_component(is_target)
     mask[box] = largest
     size = int(np.count_nonzero(largest))
     left_out_ml = (int(np.count_nonzero(is_target)) - size) * source.voxel_volume_mm3 / 1000
-    confidence = float(target[largest].mean(dtype=np.float64)) if size else 0.0
-    return Segmentation(mask, source, confidence, components, left_out_ml)
+    confidence = 0.0
+    if size:
+        confidence = agreement.dice if agreement else float(target[largest].mean(dtype=np.float64))
+    return Segmentation(mask, source, confidence, components, left_out_ml, kind, spread_ml)
 
 
 def _box_of_candidates(target: NDArray[np.float32], labels: int) -> Box | None:
@@ -44,12 +52,18 @@ def _box_of_candidates(target: NDArray[np.float32], labels: int) -> Box | None:
     corners: one voxel around those that reach 1/n is enough. Only within the box are all labels interpolated, which
     bounds memory.
     """
-    reaches = target >= 1 / labels
-    sides = [np.flatnonzero(reaches.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    return bounding_box(target >= 1 / labels, margin=1)
+
+
+def bounding_box(mask: NDArray[np.bool_], margin: int = 0) -> Box | None:
+    """The smallest box around a mask, wider by a margin on every side where there is room; None where it is empty."""
+    sides = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     if not len(sides[0]):
         return None
-    sizes = target.shape
-    bounds = ((max(0, int(side[0]) - 1), min(size, int(side[-1]) + 2)) for side, size in zip(sides, sizes, strict=True))
+    bounds = (
+        (max(0, int(side[0]) - margin), min(size, int(side[-1]) + 1 + margin))
+        for side, size in zip(sides, mask.shape, strict=True)
+    )
     low, middle, high = (slice(start, stop) for start, stop in bounds)
     return low, middle, high
 

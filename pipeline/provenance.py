@@ -78,14 +78,21 @@ def derive_uid(*parts: str) -> str:
 
 
 def result_uid(series: Series, card: Card, kind: str) -> str:
-    """The UID of one result object: of the series, its content, the weights, the pipeline's version and the kind."""
+    """The UID of one result object: of series, content, weights, flips, the pipeline's version and the kind."""
     content = hashlib.sha256(chr(0).join(sorted(str(i.SOPInstanceUID) for i in series.instances)).encode())
-    return derive_uid("result", series.series_instance_uid, content.hexdigest(), card.sha256, VERSION, kind)
+    model = card.sha256 + card.flips
+    return derive_uid("result", series.series_instance_uid, content.hexdigest(), model, VERSION, kind)
 
 
 def device_uid(card: Card) -> str:
     """The UID of the device that measured; it changes with the model and with the pipeline (IHE AIR)."""
     return derive_uid("device", card.name, card.version, card.sha256, VERSION)
+
+
+def passes(card: Card) -> dict[str, str]:
+    """Parameters of an algorithm that looks several times: how many members it has and along which axes it mirrors."""
+    members = {"members": str(card.members)} if card.members > 1 else {}
+    return members | ({"flips": card.flips} if card.flips else {})
 
 
 def serial_number(card: Card) -> str:

@@ -89,6 +89,7 @@ def _describe(series: Series, card: Card) -> hd.seg.SegmentDescription:
             family=provenance.ARTIFICIAL_INTELLIGENCE,
             version=provenance.plain(card.version),
             source=provenance.MANUFACTURER,
+            parameters=provenance.passes(card) or None,
         ),
         tracking_id=tracking_id,
         tracking_uid=tracking_uid,

@@ -47,7 +47,7 @@ _QUALITY = {
     Flag.UNLIKELY_HU: Code("UNLIKELYHU", provenance.CODING_SCHEME, "Unlikely CT numbers in the segment"),
     Flag.IMPLAUSIBLE_VOLUME: Code("IMPLAUSIBLEVOLUME", provenance.CODING_SCHEME, "Volume outside published range"),
     Flag.SEVERAL_COMPONENTS: Code("SEVERALCOMPONENTS", provenance.CODING_SCHEME, "Separate pieces left out"),
-    Flag.LOW_CONFIDENCE: Code("LOWCONFIDENCE", provenance.CODING_SCHEME, "Low mean probability in the segment"),
+    Flag.LOW_CONFIDENCE: Code("LOWCONFIDENCE", provenance.CODING_SCHEME, "Low confidence of the model"),
 }
 
 
@@ -157,10 +157,11 @@ def _measurement_group(series: Series, measurement: Measurement, card: Card, seg
 
 
 def _volume(measurement: Measurement, card: Card) -> hd.sr.Measurement:
+    passes = [f"{name} {value}" for name, value in provenance.passes(card).items()]
     algorithm = AlgorithmIdentification(
         name=provenance.plain(card.name),
         version=provenance.plain(card.version),
-        parameters=[f"weights SHA-256 {provenance.plain(card.sha256)}", f"{provenance.PRODUCT} {VERSION}"],
+        parameters=[f"weights SHA-256 {provenance.plain(card.sha256)}", *passes, f"{provenance.PRODUCT} {VERSION}"],
     )
     return hd.sr.Measurement(
         name=_VOLUME,
@@ -175,6 +176,11 @@ def _evaluations(series: Series, measurement: Measurement, card: Card) -> list[C
     """What is said of the whole series in words, so that a viewer that shows no measurement groups shows it too."""
     finding = f"Pancreas {provenance.volume_words(measurement)}, measured automatically, not verified."
     comments = [finding, *(flag.meaning.replace("structure", "pancreas") for flag in measurement.flags)]
+    if measurement.spread_ml is not None and Flag.NOTHING_FOUND not in measurement.flags:
+        comments.append(
+            f"The passes of the model over this series differ by {measurement.spread_ml:.1f} mL (standard deviation); "
+            f"mean pairwise Dice {measurement.confidence:.2f}."
+        )
     comments += [provenance.plain(f"Assumed: {one.text}", 1024) for one in series.assumptions]
     comments.append(provenance.plain(f"{card.name} {card.version}: {card.statement}", 1024))
     texts = [TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=_CONTAINS) for text in comments]

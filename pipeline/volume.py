@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from highdicom import VolumeGeometry
@@ -99,14 +100,26 @@ class Volume:
         _freeze(self.hounsfield, self.grid)
 
 
+class ConfidenceKind(StrEnum):
+    """What a confidence is, 0..1 either way.
+
+    mean-probability: of the structure inside the mask. agreement: the mean Dice between the passes of a model of
+    several members, or over mirrored images.
+    """
+
+    MEAN_PROBABILITY = "mean-probability"
+    AGREEMENT = "agreement"
+
+
 @dataclass(frozen=True, eq=False)
 class Segmentation:
     """One structure's mask on the grid of the source series.
 
     mask: bool, shape (slice, row, column); made read-only. May be all False: nothing was found.
-    confidence: mean probability of the structure inside the mask, 0..1; 0.0 where the mask is empty.
+    confidence: as its kind says, 0..1; 0.0 where the mask is empty.
     components: number of connected pieces that the model found, of which the mask is the largest.
     left_out_ml: volume of the others.
+    spread_ml: standard deviation of the volumes that the passes found, each on the model's grid; None of one pass.
     """
 
     mask: NDArray[np.bool_]
@@ -114,6 +127,8 @@ class Segmentation:
     confidence: float
     components: int = 1
     left_out_ml: float = 0.0
+    confidence_kind: ConfidenceKind = ConfidenceKind.MEAN_PROBABILITY
+    spread_ml: float | None = None
 
     def __post_init__(self) -> None:
         _freeze(self.mask, self.grid)

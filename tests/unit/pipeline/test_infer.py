@@ -15,7 +15,7 @@ from tests.fakes import CARD, threshold_model
 def test_probabilities_of_the_whole_tensor() -> None:
     tensor = torch.rand(1, 1, 30, 41, 52)
     model = threshold_model(patch=(16, 16, 16))
-    probabilities = predict(tensor, model, InferenceOptions(batch_size=3))
+    probabilities = predict(tensor, model, InferenceOptions(batch_size=3)).probabilities
     assert probabilities.shape == (2, 30, 41, 52)
     torch.testing.assert_close(probabilities.sum(dim=0), torch.ones(30, 41, 52))
     expected = torch.softmax(model.network(tensor)[0], dim=0)
@@ -26,7 +26,8 @@ def test_tensors_smaller_than_the_patch() -> None:
     tensor = torch.rand(1, 1, 3, 70, 5)
     model = threshold_model(patch=(16, 16, 16))
     expected = torch.softmax(model.network(tensor)[0], dim=0)
-    torch.testing.assert_close(predict(tensor, model, InferenceOptions()), expected, atol=1e-4, rtol=1e-4)
+    probabilities = predict(tensor, model, InferenceOptions()).probabilities
+    torch.testing.assert_close(probabilities, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(30, 41, 52), (16, 16, 16), (3, 17, 33)])
@@ -56,8 +57,9 @@ def failing_model(windows_that_fit: int, message: str) -> Model:
 )
 def test_case_28_out_of_memory_falls_back_to_one_window_at_a_time(message: str) -> None:
     tensor = torch.rand(1, 1, 30, 41, 52)
-    expected = predict(tensor, threshold_model(patch=(16, 16, 16)), InferenceOptions())
-    torch.testing.assert_close(predict(tensor, failing_model(1, message), InferenceOptions(batch_size=4)), expected)
+    expected = predict(tensor, threshold_model(patch=(16, 16, 16)), InferenceOptions()).probabilities
+    predicted = predict(tensor, failing_model(1, message), InferenceOptions(batch_size=4))
+    torch.testing.assert_close(predicted.probabilities, expected)
 
 
 def test_case_28_exhausted_when_one_window_is_too_much() -> None:
@@ -72,4 +74,4 @@ def test_other_errors_are_not_taken_for_memory() -> None:
 
 def test_no_gradients_are_kept() -> None:
     layer = torch.nn.Conv3d(1, 2, 1)
-    assert not predict(torch.rand(1, 1, 8, 8, 8), Model(CARD, layer), InferenceOptions()).requires_grad
+    assert not predict(torch.rand(1, 1, 8, 8, 8), Model(CARD, layer), InferenceOptions()).probabilities.requires_grad
