@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -271,7 +272,9 @@ def explain_rules(
 def _printable(value: Any) -> Any:
     """The value as JSON knows it; a password inside a URL is not shown."""
     if isinstance(value, tuple):
-        return [item if isinstance(item, str) else item.model_dump(mode="json", exclude_unset=True) for item in value]
+        return [_printable(item) for item in value]
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_unset=True)
     if isinstance(value, Path):
         return str(value)
     return re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", value) if isinstance(value, str) else value

@@ -30,15 +30,15 @@ def list_models(
     ] = None,
     config: Config = None,
 ) -> None:
-    """List the bundles in a folder; a star marks the one that the settings name."""
+    """List the bundles in a folder; a star marks those that the settings name."""
     from models.bundle import METADATA, BadBundle, default_bundle, read_bundle
 
     settings, _ = load(config)
-    used = (settings.worker.model or default_bundle()).resolve()
+    used = {used.resolve() for used in settings.worker.bundles or (default_bundle(),)}
     table = Table("", "bundle", "model", "measures", "sha256", "statement")
     found = sorted(path.parents[1] for path in (folder or default_bundle().parent).glob(f"*/{METADATA}"))
     for bundle in found:
-        mark = "*" if bundle.resolve() == used else ""
+        mark = "*" if bundle.resolve() in used else ""
         try:
             card = read_bundle(bundle).card
         except BadBundle as error:
@@ -53,20 +53,25 @@ def list_models(
 
 @models.command()
 def verify(
-    bundle: Annotated[Path | None, typer.Argument(help="The bundle; the one of the settings if not given.")] = None,
+    bundle: Annotated[Path | None, typer.Argument(help="The bundle; what the settings name if not given.")] = None,
     config: Config = None,
 ) -> None:
-    """Read a bundle as the node would: its weights must have the recorded hash and fit the network."""
-    from models.bundle import BadBundle, default_bundle, read_bundle
+    """Read a bundle as the node would: its weights must have the recorded hash and fit the network.
+
+    Of several that the settings name, whether they make an ensemble.
+    """
+    from models.bundle import BadBundle, default_bundle
+    from models.ensemble import read_ensemble
 
     settings, _ = load(config)
-    folder = bundle or settings.worker.model or default_bundle()
+    folders = (bundle,) if bundle else settings.worker.bundles or (default_bundle(),)
     try:
-        card = read_bundle(folder).card
+        card = read_ensemble(folders).card
     except BadBundle as error:
         raise Refused(str(error)) from None
+    names = ", ".join(str(folder) for folder in folders)
     output.print(
-        f"{folder}: {card.name} {card.version} measures {card.labels[card.target]}, sha256 {card.sha256}", markup=False
+        f"{names}: {card.name} {card.version} measures {card.labels[card.target]}, sha256 {card.sha256}", markup=False
     )
 
 

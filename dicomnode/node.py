@@ -186,13 +186,15 @@ def load_model(settings: WorkerSettings) -> tuple[Model, str]:
     """The model of the settings, verified, and the torch device it runs on. Raises Misconfigured."""
     import torch
 
-    from models.bundle import BadBundle, default_bundle, read_bundle
+    from models.bundle import BadBundle, default_bundle
+    from models.ensemble import mirror, read_ensemble
 
     has_cuda = torch.cuda.is_available()
     if settings.device.startswith("cuda") and not has_cuda:
         raise Misconfigured(f"worker.device: {settings.device} is set, but no CUDA device is available")
     device = ("cuda" if has_cuda else "cpu") if settings.device == "auto" else settings.device
     try:
-        return read_bundle(settings.model or default_bundle(), device), device
+        model = read_ensemble(settings.bundles or (default_bundle(),), device)
     except BadBundle as error:
         raise Misconfigured(f"worker.model: {error}") from None
+    return model if settings.flips is None else mirror(model, settings.flips), device

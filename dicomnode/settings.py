@@ -52,6 +52,13 @@ def _pattern(value: str) -> str:
     return value
 
 
+def _flips(value: str) -> str:
+    """Axes of the patient, as in `models.card.Card.flips`."""
+    if not re.fullmatch("L?P?S?", value):
+        raise ValueError(f"{value!r}: each of L, P and S once or not at all, in this order")
+    return value
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
@@ -132,7 +139,15 @@ class WorkerSettings(Section):
     """The worker that runs the model."""
 
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
-    model: Path | None = Field(None, description="folder of a MONAI bundle; unset: the bundle that ships")
+    model: Path | Annotated[tuple[Path, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="folder of a MONAI bundle, or a list of such, whose probabilities are averaged; "
+        "unset: the bundle that ships",
+    )
+    flips: Annotated[str, AfterValidator(_flips)] | None = Field(
+        None,
+        description="axes of the patient, of L, P and S, to average mirrored images along; unset: as the model says",
+    )
     batch_size: int = Field(1, ge=1, le=64, description="sliding windows per forward pass")
     lease_seconds: float = Field(
         60.0, ge=1, description="a running job is taken over after this long without a sign of life"
@@ -140,6 +155,11 @@ class WorkerSettings(Section):
     max_attempts: int = Field(3, ge=1, le=100, description="a job that was tried this often fails for good")
     retry_seconds: float = Field(30.0, gt=0, description="wait before a job's second attempt; doubles at each further")
     retry_cap_seconds: float = Field(900.0, gt=0, description="the longest wait between two attempts of a job")
+
+    @property
+    def bundles(self) -> tuple[Path, ...]:
+        """The folders that `model` names; empty where it is unset."""
+        return (self.model,) if isinstance(self.model, Path) else self.model or ()
 
 
 class DestinationSettings(Section):

@@ -176,11 +176,10 @@ def _evaluations(series: Series, measurement: Measurement, card: Card) -> list[C
     """What is said of the whole series in words, so that a viewer that shows no measurement groups shows it too."""
     finding = f"Pancreas {provenance.volume_words(measurement)}, measured automatically, not verified."
     comments = [finding, *(flag.meaning.replace("structure", "pancreas") for flag in measurement.flags)]
-    if measurement.spread_ml is not None and Flag.NOTHING_FOUND not in measurement.flags:
-        comments.append(
-            f"The passes of the model over this series differ by {measurement.spread_ml:.1f} mL (standard deviation); "
-            f"mean pairwise Dice {measurement.confidence:.2f}."
-        )
+    if measurement.spread_ml is not None:
+        dice = f", mean pairwise Dice {measurement.confidence:.2f}" if measurement.voxel_count else ""
+        words = f"What the model's passes found differs by {measurement.spread_ml:.1f} mL (standard deviation){dice}."
+        comments.append(words)
     comments += [provenance.plain(f"Assumed: {one.text}", 1024) for one in series.assumptions]
     comments.append(provenance.plain(f"{card.name} {card.version}: {card.statement}", 1024))
     texts = [TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=_CONTAINS) for text in comments]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import highdicom as hd
@@ -16,7 +16,7 @@ from pipeline.measure import Flag
 from pipeline.seg import to_seg
 from pipeline.series import Series, open_series
 from pipeline.sr import to_sr
-from pipeline.volume import Segmentation
+from pipeline.volume import ConfidenceKind, Segmentation
 from tests import phantom
 from tests.external import find_program, run_program
 from tests.fakes import CARD
@@ -161,6 +161,18 @@ def test_case_16_dcmtk_and_dciodvfy_take_the_segmentation_of_a_tilted_gantry(tmp
     np.testing.assert_allclose(indices[:, 1:], 0, atol=1e-3)
     for index, frame in zip(np.rint(indices[:, 0]).astype(int), seg.pixel_array, strict=True):
         np.testing.assert_array_equal(frame.astype(bool), tilted.segmentation.mask[index])
+
+
+def test_validators_find_no_error_in_what_an_ensemble_writes(plain: Written, tmp_path: Path) -> None:
+    card = replace(CARD, name="threshold x5", version="1+flips.LPS", members=5, flips="LPS")
+    found = describe(plain.segmentation, Flag.LOW_CONFIDENCE)
+    measurement = replace(found, confidence_kind=ConfidenceKind.AGREEMENT, spread_ml=3.2)
+    seg = to_seg(plain.series, plain.segmentation, card, AT, measurement=measurement)
+    sr = to_sr(plain.series, measurement, card, AT, seg=seg)
+    for name, result in (("seg.dcm", seg), ("sr.dcm", sr)):
+        result.save_as(tmp_path / name, enforce_file_format=True)
+        assert errors_of_dciodvfy(tmp_path / name) == []
+    assert errors_of_pixelmed(tmp_path / "sr.dcm") == []
 
 
 def test_case_31_dicomsrvalidator_finds_no_error_in_the_report(plain: Written) -> None:

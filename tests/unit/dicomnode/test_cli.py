@@ -75,6 +75,13 @@ def test_settings_shows_values_and_where_they_come_from(run, config: Path) -> No
     assert "PANCREAS" in table.out
 
 
+def test_settings_shows_one_model_or_several(run, config: Path) -> None:
+    for text, shown in (("'a'", "a"), ("['a', 'b']", ["a", "b"])):
+        config.write_text(f"[worker]\nmodel = {text}\n", encoding="utf-8")
+        rows = {row["key"]: row for row in json.loads(run("settings", "--json", "--config", config).out)}
+        assert (rows["worker.model"]["value"], rows["worker.flips"]["value"]) == (shown, None)
+
+
 def test_settings_shows_no_password(run, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DICOMNODE_DATABASE__URL", "postgresql://node:hunter2@db/node")
     ended = run("settings", "--json", "--config", config)

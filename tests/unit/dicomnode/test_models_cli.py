@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from dicomnode.errors import Refused
 from dicomnode.models_cli import models
 from models.bundle import WEIGHTS
+from tests.fakes import write_flat_bundle
 from tests.nnunet_folders import write_folder
 
 RUNNER = CliRunner()
@@ -44,3 +45,18 @@ def test_what_cannot_be_imported_leaves_nothing_behind(tmp_path: Path) -> None:
     assert isinstance(refused.exception, Refused)
     assert "no label 'kidney'" in str(refused.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_several_bundles_are_starred_and_verified_as_the_ensemble_that_they_make(tmp_path: Path) -> None:
+    names = {name: write_flat_bundle(tmp_path / name, hu) for name, hu in (("one", 90), ("two", 95), ("three", 99))}
+    config = tmp_path / "node.toml"
+    config.write_text(f"[worker]\nmodel = ['{names['one']}', '{names['two']}']\n", encoding="utf-8")
+    verified = RUNNER.invoke(models, ["verify", "--config", str(config)])
+    assert (verified.exit_code, "threshold x2 1 measures pancreas" in verified.output) == (0, True)
+    listed = RUNNER.invoke(models, ["list", str(tmp_path), "--config", str(config)]).output.splitlines()
+    starred = [name for name, folder in names.items() for line in listed if str(folder) in line and "*" in line]
+    assert starred == ["one", "two"]
+    write_flat_bundle(names["two"], 95, overlap=0.5)
+    refused = RUNNER.invoke(models, ["verify", "--config", str(config)])
+    assert isinstance(refused.exception, Refused)
+    assert "overlap 0.5" in str(refused.exception)

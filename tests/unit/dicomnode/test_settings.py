@@ -91,6 +91,9 @@ RULE = "[[rules]]\nname = 'pv thin'\naction = 'analyse'\n"
         ('[listener]\nae_title = " A"\n', "listener.ae_title: "),
         ('[listener]\nae_title = ""\n', "listener.ae_title: "),
         ('[worker]\ndevice = "gpu"\n', "worker.device: "),
+        ("[worker]\nflips = 'PL'\n", "worker.flips: .*'PL': each of L, P and S once or not at all, in this order"),
+        ("[worker]\nflips = 'A'\n", "worker.flips: .*'A': each of L, P and S"),
+        ("[worker]\nmodel = []\n", "worker.model.*at least 1 item"),
         (TWINS, "two have the name 'pacs'"),
         ("[[destinations]]\nname = 'pacs'\n", "destinations.0.ae_title: "),
         (RULE + "descripton = 'abd'\n", r"rules.0.descripton \(rule 'pv thin'\): unknown key"),
@@ -141,3 +144,23 @@ def test_a_mistake_in_a_variable_is_named(variable: str, value: str, monkeypatch
     monkeypatch.setenv(variable, value)
     with pytest.raises(Misconfigured, match=r"LISENER|listener\.(prot|port)"):
         load()
+
+
+@pytest.mark.parametrize(
+    ("text", "folders"),
+    [("", []), ("model = 'a'", ["a"]), ("model = ['a']", ["a"]), ("model = ['a', 'b']", ["a", "b"])],
+)
+def test_a_model_is_one_folder_or_several(tmp_path: Path, text: str, folders: list[str]) -> None:
+    settings, _ = load(write(tmp_path, f"[worker]\n{text}\n"))
+    assert settings.worker.bundles == tuple(Path(folder) for folder in folders)
+
+
+@pytest.mark.parametrize(("value", "folders"), [("x/y", ["x/y"]), ('["x", "y z"]', ["x", "y z"])])
+def test_a_variable_names_one_folder_or_several(
+    value: str, folders: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DICOMNODE_WORKER__MODEL", value)
+    monkeypatch.setenv("DICOMNODE_WORKER__FLIPS", "LS")
+    settings, _ = load()
+    assert settings.worker.bundles == tuple(Path(folder) for folder in folders)
+    assert settings.worker.flips == "LS"

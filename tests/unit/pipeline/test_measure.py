@@ -7,7 +7,7 @@ import pytest
 from highdicom import VolumeGeometry
 
 from pipeline.measure import Flag, Measurement, measure
-from pipeline.volume import Grid, Segmentation, Volume
+from pipeline.volume import ConfidenceKind, Grid, Segmentation, Volume
 
 SHAPE = (14, 12, 14)
 MIDDLE = (slice(2, 8), slice(3, 8), slice(4, 6))
@@ -67,6 +67,14 @@ def test_what_is_doubtful_is_flagged_and_changes_no_number(flag: Flag, changes: 
     measurement = measured(**changes)
     assert measurement.flags == (flag,)
     assert measurement.volume_ml == pytest.approx(measurement.voxel_count)
+
+
+def test_a_confidence_keeps_its_kind_and_the_passes_their_spread() -> None:
+    kind = ConfidenceKind.AGREEMENT
+    measurement = measured(confidence=0.8, confidence_kind=kind, spread_ml=1.5)
+    assert (measurement.confidence, measurement.confidence_kind, measurement.spread_ml) == (0.8, kind, 1.5)
+    assert measurement.flags == ()
+    assert measured(confidence=0.69, confidence_kind=kind, spread_ml=9.0).flags == (Flag.LOW_CONFIDENCE,)
 
 
 def test_crumbs_beside_the_organ_are_no_reason_to_warn() -> None:

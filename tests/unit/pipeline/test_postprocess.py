@@ -9,7 +9,8 @@ import pytest
 import torch
 from highdicom import VolumeGeometry
 
-from pipeline.postprocess import to_segmentation
+from pipeline.agreement import Agreement
+from pipeline.postprocess import bounding_box, to_segmentation
 from pipeline.preprocess import model_grid, resample
 from pipeline.volume import Grid
 from tests.fakes import CARD
@@ -95,3 +96,25 @@ def test_case_23_nothing_found() -> None:
     assert segmentation.mask.shape == (16, 40, 50)
     assert not segmentation.mask.any()
     assert segmentation.confidence == 0
+
+
+def test_agreement_of_passes_takes_the_place_of_the_mean_probability() -> None:
+    shape = model_grid(source(AXIAL), CARD).shape
+    target = torch.zeros(shape)
+    target[3:9, 5:15, 5:15] = 0.75
+    probabilities, agreement = torch.stack([1 - target, target]), Agreement(0.625, (500, 700))
+    segmentation = to_segmentation(probabilities, CARD, source(AXIAL), agreement)
+    assert (segmentation.confidence, segmentation.confidence_kind) == (0.625, "agreement")
+    assert segmentation.spread_ml == pytest.approx(np.std([0.5, 0.7], ddof=1)), "voxels of the model's grid, 1 mm3 each"
+    nothing = to_segmentation(torch.stack([1 - 0 * target, 0 * target]), CARD, source(AXIAL), agreement)
+    assert (nothing.confidence, nothing.confidence_kind) == (0.0, "agreement")
+    assert nothing.spread_ml == segmentation.spread_ml
+    assert to_segmentation(probabilities, CARD, source(AXIAL)).confidence_kind == "mean-probability"
+
+
+def test_a_bounding_box_has_a_margin_where_there_is_room() -> None:
+    mask = np.zeros((5, 6, 7), bool)
+    assert bounding_box(mask) is None
+    mask[0, 2:4, 5] = True
+    assert bounding_box(mask) == (slice(0, 1), slice(2, 4), slice(5, 6))
+    assert bounding_box(mask, margin=2) == (slice(0, 3), slice(0, 6), slice(3, 7))

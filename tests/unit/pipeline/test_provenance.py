@@ -194,3 +194,9 @@ def test_case_22_the_issuer_of_a_patient_id_goes_into_the_results(tmp_path: Path
     for path in write_results(series, tmp_path):
         result = dcmread(path)
         assert (result.PatientID, result.IssuerOfPatientID) == ("", "CLINIC")
+
+
+def test_flips_and_weights_make_another_result(series: Series) -> None:
+    cards = [CARD, *(replace(CARD, flips=flips) for flips in ("L", "LP", "LPS")), replace(CARD, sha256="1" * 64)]
+    assert len({provenance.result_uid(series, card, "sr") for card in cards}) == len(cards)
+    assert provenance.passes(CARD) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -178,3 +179,12 @@ def test_highdicom_reads_the_volume_back(series: Series) -> None:
         [one.SOPInstanceUID for one in series.instances], combine_segments=True, assert_missing_frames_are_empty=True
     )
     np.testing.assert_array_equal(pixels, segmentation.mask)
+
+
+def test_members_and_flips_are_parameters_of_the_algorithm(series: Series) -> None:
+    def algorithm(**changes: object) -> Dataset:
+        seg = to_seg(series, mark(series), replace(CARD, **changes), AT)
+        return seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
+
+    assert "AlgorithmParameters" not in algorithm()
+    assert algorithm(members=5, flips="LP").AlgorithmParameters == "members=5,flips=LP"

@@ -17,6 +17,7 @@ from pipeline.measure import Flag
 from pipeline.seg import to_seg
 from pipeline.series import Series
 from pipeline.sr import TITLES, to_sr
+from pipeline.volume import ConfidenceKind, Segmentation
 from tests.fakes import CARD
 from tests.results import AT, describe, mark, nothing, scan_phantom
 
@@ -181,3 +182,30 @@ def test_the_same_arguments_give_the_same_bytes(series: Series) -> None:
         report(series).save_as(buffer, enforce_file_format=True)
         encoded.append(buffer.getvalue())
     assert encoded[0] == encoded[1]
+
+
+def ensemble_report(series: Series, segmentation: Segmentation) -> Dataset:
+    card = replace(CARD, name="threshold x5", version="1+flips.LP", members=5, flips="LP")
+    measurement = replace(describe(segmentation), confidence_kind=ConfidenceKind.AGREEMENT, spread_ml=1.26)
+    seg = to_seg(series, segmentation, card, AT, measurement=measurement)
+    return to_sr(series, measurement, card, AT, seg=seg)
+
+
+def test_the_report_of_an_ensemble_says_its_members_flips_and_spread(series: Series) -> None:
+    sr = ensemble_report(series, mark(series))
+    parameters = [item.TextValue for item in named(sr, "111002")]
+    assert {"members 5", "flips LP"} <= set(parameters)
+    assert named(sr, "111003")[0].TextValue == "1+flips.LP"
+    assert "differs by 1.3 mL (standard deviation), mean pairwise Dice 0.90." in texts(sr)
+
+
+def test_the_report_of_one_pass_speaks_of_no_spread(series: Series) -> None:
+    sr = report(series)
+    assert not any(item.TextValue.startswith(("members", "flips")) for item in named(sr, "111002"))
+    assert "standard deviation" not in texts(sr)
+
+
+def test_nothing_found_by_all_together_still_says_how_far_the_passes_differ(series: Series) -> None:
+    measurement = replace(nothing(series), confidence_kind=ConfidenceKind.AGREEMENT, spread_ml=20.7)
+    sr = to_sr(series, measurement, CARD, AT, seg=None)
+    assert "differs by 20.7 mL (standard deviation)." in texts(sr)
