@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,12 +19,14 @@ import torch
 from torch import nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from models.bundle import BadBundle, Model, write_bundle
+from models.bundle import BadBundle, Model, blaming, new_bundle, write_bundle
 from models.card import Card
+from models.configs import Origin
 from models.networks import build
 from models.plans import Labels, network_arguments, read_labels, resolve, window
 
 STATEMENT = "Read from an nnU-Net folder, which records neither what the model was trained on nor how well it does."
+UNKNOWN = Origin(authors="not known", copyright="not known")
 _Number = TypeVar("_Number", int, float)
 
 
@@ -59,15 +59,9 @@ def read_nnunet(folder: Path, choice: Choice | None = None, device: str = "cpu")
 
 def import_nnunet(folder: Path, bundle: Path, choice: Choice | None = None) -> Card:
     """Write an nnU-Net v2 folder as a bundle, in one move; returns the card. Raises BadBundle, also if there is one."""
-    if bundle.exists():
-        raise BadBundle(f"{bundle}: exists already")
-    card, network = _read(folder, choice or Choice())
-    partial = bundle.with_name(f".{bundle.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    with _blaming(bundle):
-        written = write_bundle(partial, card, network, _model_card(card, folder.resolve().name))
-        partial.rename(bundle)
-    return written
+    with new_bundle(bundle) as partial:
+        card, network = _read(folder, choice or Choice())
+        return write_bundle(partial, card, network, _model_card(card, folder.resolve().name), UNKNOWN)
 
 
 def _model_card(card: Card, source: str) -> str:
@@ -89,12 +83,12 @@ def _read(folder: Path, choice: Choice) -> tuple[Card, nn.Module]:
     digest = _digest(paths)
     plans_path, dataset_path, *checkpoint_paths = paths
     checkpoints = [_read_checkpoint(path) for path in checkpoint_paths]
-    with _blaming(dataset_path):
+    with blaming(dataset_path):
         labels = read_labels(_read_json(dataset_path), choice.target)
-    with _blaming(checkpoint_paths[0]):
+    with blaming(checkpoint_paths[0]):
         configuration = str(checkpoints[0]["init_args"]["configuration"])
         mirror_axes = [int(axis) for axis in checkpoints[0].get("inference_allowed_mirroring_axes") or ()]
-    with _blaming(plans_path):
+    with blaming(plans_path):
         plans = _read_json(plans_path)
         card = _card(plans, configuration, labels, choice)
         folds = {"members": len(checkpoints), "mirror_axes": mirror_axes if choice.mirroring else []}
@@ -103,7 +97,7 @@ def _read(folder: Path, choice: Choice) -> tuple[Card, nn.Module]:
             network = build(card.network, card.network_arguments)
     members = network.get_submodule("members").children()
     for member, path, checkpoint in zip(members, checkpoint_paths, checkpoints, strict=True):
-        with _blaming(path):
+        with blaming(path):
             _load(member, checkpoint["network_weights"])
     return card, network
 
@@ -175,7 +169,7 @@ def _load(network: nn.Module, weights: Mapping[str, Any]) -> None:
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint, memory-mapped: what of it is never used (the optimiser's state, half of the file) is never read."""
-    with _blaming(path), safe_globals(_numbers()):
+    with blaming(path), safe_globals(_numbers()):
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except pickle.UnpicklingError:
@@ -196,7 +190,7 @@ def _numbers() -> list[Any]:
 def _digest(paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
-        with _blaming(path), path.open("rb") as file:
+        with blaming(path), path.open("rb") as file:
             while block := file.read(2**20):
                 digest.update(block)
     return digest.hexdigest()
@@ -207,18 +201,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("not a JSON object")
     return content
-
-
-@contextmanager
-def _blaming(path: Path) -> Iterator[None]:
-    """Say of everything that is wrong with a file in which one it is."""
-    try:
-        yield
-    except OSError as error:
-        raise BadBundle(f"{path}: {error.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BadBundle(f"{path}: not JSON: {error}") from None
-    except KeyError as error:
-        raise BadBundle(f"{path}: no entry {error}") from None
-    except (ValueError, TypeError, AttributeError, IndexError, RuntimeError, EOFError) as error:
-        raise BadBundle(f"{path}: {(str(error) or type(error).__name__).splitlines()[0]}") from None

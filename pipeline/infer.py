@@ -52,9 +52,9 @@ def predict(tensor: Tensor, model: Model, options: InferenceOptions) -> Predicti
     """Run every member of a model on a tensor, and on its mirror images where the card asks for them.
 
     tensor: shape (1, 1, slice, row, column), as `to_tensor` makes it; where it is smaller than the model's patch it is
-    padded with 0 for the network and the padding cut off again. Logits are blended by Gaussian weights where windows
-    overlap; the windows lie as MONAI or as nnU-Net lays them, by the card's convention. When memory runs out, the
-    windows go one at a time and the result is put together on the host; raises `Exhausted` when that fails too.
+    padded for the network and the padding cut off again. The windows lie as MONAI or, by its convention, as nnU-Net
+    lays them; padding and blending are the card's, in nnU-Net's convention always 0 and Gaussian. When memory runs out,
+    the windows go one at a time and the result is put together on the host; raises `Exhausted` when that fails too.
     """
     try:
         return _average(tensor, model, options, options.batch_size, options.device)
@@ -110,7 +110,8 @@ def _probabilities(tensor: Tensor, network: Network, card: Card, batch_size: int
             sw_batch_size=batch_size,
             predictor=network,
             overlap=card.overlap,
-            mode="gaussian",
+            mode=card.blending,
+            padding_mode=card.padding,
             sw_device=devices[0],
             device=devices[1],
         )[0]

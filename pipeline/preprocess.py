@@ -32,18 +32,18 @@ def model_grid(source: Grid, card: Card) -> Grid:
 
     It holds the source from face to face and shares its centre, so that an oblique, a coronal or a sheared series shows
     the patient as upright as an axial one; what lies beyond the faces of the source is no data. By nnU-Net's convention
-    there is nothing beyond: the number of voxels is rounded, and they are stretched to reach from face to face.
+    there is nothing beyond: the number of voxels is rounded, and they are stretched to reach from face to face. By that
+    of MONAI's Spacingd the centre of the first voxel stays where it is, and the last lies nearest to the source's last.
     """
     upright = VolumeGeometry(np.eye(4), (1, 1, 1), "PATIENT").to_patient_orientation(card.orientation)
-    along = _corners(source) @ upright.direction
+    along = _corners(source, -0.5 if card.convention == "spacingd" else 0.0) @ upright.direction
     low_mm, high_mm = along.min(axis=0), along.max(axis=0)
-    stretch = card.convention == "nnunet"
-    steps = [mm / step for mm, step in zip(high_mm - low_mm, card.spacing_mm, strict=True)]
-    shape = [max(1, round(count) if stretch else math.ceil(count - _NO_VOXEL)) for count in steps]
+    shape, spacing_mm = _shape_and_spacing(high_mm - low_mm, card)
+    centre_mm = low_mm + spacing_mm * (shape - 1) / 2 if card.convention == "spacingd" else (low_mm + high_mm) / 2
     geometry = VolumeGeometry.from_components(
-        shape,
-        spacing=(high_mm - low_mm) / shape if stretch else card.spacing_mm,
-        center_position=upright.direction @ ((low_mm + high_mm) / 2),
+        [int(count) for count in shape],
+        spacing=spacing_mm,
+        center_position=upright.direction @ centre_mm,
         direction=upright.direction,
         coordinate_system="PATIENT",
         frame_of_reference_uid=source.geometry.frame_of_reference_uid,
@@ -51,32 +51,67 @@ def model_grid(source: Grid, card: Card) -> Grid:
     return Grid(geometry)
 
 
+def _shape_and_spacing(extent_mm: NDArray[np.float64], card: Card) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Voxels over an extent: between faces, by the convention of MONAI's Spacingd between centres."""
+    spacing_mm = np.array(card.spacing_mm, np.float64)
+    steps = extent_mm / spacing_mm
+    if card.convention == "spacingd":
+        return np.round(steps + 1).astype(np.int64), spacing_mm
+    if card.convention == "nnunet":
+        shape = np.maximum(1, np.round(steps)).astype(np.int64)
+        return shape, extent_mm / shape
+    return np.maximum(1, np.ceil(steps - _NO_VOXEL)).astype(np.int64), spacing_mm
+
+
 def to_tensor(volume: Volume, card: Card) -> torch.Tensor:
     """A volume as the card wants it: float32, shape (1, 1, slice, row, column) on `model_grid`, in the card's scale.
 
-    By MONAI's convention it is smoothed where the model's grid is coarser, and interpolated linearly; by nnU-Net's,
-    cubic splines go through its voxels, as `resample_planes` says.
+    Smoothed where the model's grid is coarser, and interpolated linearly. By nnU-Net's convention cubic splines go
+    through the voxels, as `resample_planes` says; by that of MONAI's Spacingd nothing is smoothed, and HU are clipped
+    to the window after they were interpolated, not before.
     """
-    low, high = card.window_hu
     grid = model_grid(volume.grid, card)
     tensor = np.empty(grid.shape, np.float32)
     for start in range(0, len(tensor), _SLAB_SLICES):  # float copies of a whole long series would fill the memory
         stop = min(start + _SLAB_SLICES, len(tensor))
         slab = grid[slice(start, stop), slice(0, grid.shape[1]), slice(0, grid.shape[2])]
         near = covering_box(slab, volume.grid, margin=_reach(volume.grid, card))
-        windowed = np.empty(volume.hounsfield[near].shape, np.float32)
-        np.clip(volume.hounsfield[near], low, high, out=windowed, casting="unsafe")
-        if card.convention == "nnunet":
-            tensor[start:stop] = resample_planes(
-                windowed, volume.grid[near], slab, outside=low, interpolator=sitk.sitkBSpline
-            )
-        else:
-            tensor[start:stop] = resample(windowed, volume.grid[near], slab, outside=low, smooth=True)
+        tensor[start:stop] = _interpolate(volume.hounsfield[near], volume.grid[near], slab, card)
+    low, high = card.window_hu or _range_without_zeros(tensor)
     lowest, highest = card.scaled_to
     tensor -= low
-    tensor /= (high - low) / (highest - lowest)
+    tensor /= max((high - low) / (highest - lowest), float(np.finfo(np.float32).tiny))
     tensor += lowest
     return torch.from_numpy(tensor)[None, None]
+
+
+def _interpolate(hounsfield: NDArray[np.generic], source: Grid, target: Grid, card: Card) -> NDArray[np.float32]:
+    """HU at the voxels of `target`, clipped to the card's window, if it has one."""
+    low, high = card.window_hu or (-math.inf, math.inf)
+    if card.convention == "spacingd":
+        extended, grid = _extend(hounsfield, source, target)
+        resampled = resample(extended, grid, target, outside=float(extended.min()))
+        return np.clip(resampled, low, high, out=resampled)
+    windowed = np.empty(hounsfield.shape, np.float32)
+    np.clip(hounsfield, low, high, out=windowed, casting="unsafe")
+    if card.convention == "nnunet":
+        return resample_planes(windowed, source, target, outside=low, interpolator=sitk.sitkBSpline)
+    return resample(windowed, source, target, outside=low, smooth=True)
+
+
+def _extend(hounsfield: NDArray[np.generic], source: Grid, target: Grid) -> tuple[NDArray[np.float32], Grid]:
+    """The outermost voxels repeated: a grid by Spacingd may end half a voxel of its own beyond the source's centres."""
+    beyond = math.ceil(max(target.geometry.spacing) / min(source.geometry.spacing) / 2)
+    low, middle, high = (slice(-beyond, size + beyond) for size in source.shape)
+    return np.pad(hounsfield, beyond, mode="edge").astype(np.float32), source[low, middle, high]
+
+
+def _range_without_zeros(tensor: NDArray[np.float32]) -> tuple[float, float]:
+    """The least and the greatest HU; voxels of exactly 0 HU are set to the mean of the others, as `Card` says."""
+    zeros = tensor == 0
+    if not zeros.all():
+        tensor[zeros] = tensor[~zeros].mean(dtype=np.float64)
+    return float(tensor.min()), float(tensor.max())
 
 
 def covering_box(grid: Grid, source: Grid, *, margin: float = 0.0) -> Box:
@@ -192,7 +227,7 @@ def _with_planes(target: Grid, target_axis: int, source: Grid, source_axis: int)
 
 def _reach(source: Grid, card: Card) -> float:
     """Voxels of the model's grid around a slab of it from which the source's voxels still count."""
-    if card.convention == "monai":
+    if card.convention != "nnunet":
         return _SMOOTHING_REACH
     return max(1.0, _SPLINE_REACH * max(source.geometry.spacing) / min(card.spacing_mm))
 

@@ -61,6 +61,25 @@ def test_the_metadata_describe_the_network_to_others(folder: Path) -> None:
     assert inference["network_def"] == {"_target_": "UNet", **ARGUMENTS}
 
 
+def test_the_metadata_have_what_monai_requires(folder: Path) -> None:
+    """The keys and values of https://docs.monai.io/en/stable/mb_specification.html; MONAI's schema is not at hand."""
+    metadata = json.loads((folder / METADATA).read_text())
+    texts = {"version", "monai_version", "pytorch_version", "numpy_version", "task", "description", "authors"}
+    assert all(metadata[key] and isinstance(metadata[key], str) for key in texts | {"copyright", "schema", "name"})
+    assert all(isinstance(needed, str) for needed in metadata["required_packages_version"].values())
+    assert metadata["version"] in metadata["changelog"]
+    formats = metadata["network_data_format"]
+    for tensor in (formats["inputs"]["image"], formats["outputs"]["pred"]):
+        assert tensor["type"] == "image"
+        assert tensor["format"] in ("hounsfield", "labels")
+        assert tensor["modality"] in ("CT", "n/a")
+        assert tensor["dtype"] == "float32"
+        assert tensor["is_patch_data"] is True
+        assert tensor["spatial_shape"] == [8, 16, 16]
+        assert tensor["value_range"] in ([0, 1], [])
+        assert list(tensor["channel_def"]) == [str(channel) for channel in range(tensor["num_channels"])]
+
+
 def test_the_shipped_way_of_monai_makes_the_same_network(folder: Path) -> None:
     from monai.bundle import ConfigParser
 
