@@ -12,7 +12,7 @@ import json
 import math
 import resource
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from models.bundle import Model, read_bundle
+from models.ensemble import mirror, unite
 from models.nnunet import read_nnunet
 from pipeline.analyse import Options, segment
 from training.cases import Case, held_out_slices, read_cases, slice_cases, synthetic_cases
@@ -188,14 +189,29 @@ def _peak_mb() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
-def read_model(folder: Path, device: str = "cpu") -> Model:
-    """A bundle, or an nnU-Net folder; raises BadBundle."""
+def read_model(folders: Sequence[Path], device: str = "cpu", flips: str | None = None) -> Model:
+    """A bundle or an nnU-Net folder, or several as one; with flips other than its own. Raises BadBundle."""
+    model = unite([(folder, _read_folder(folder, device)) for folder in folders])
+    return model if flips is None else mirror(model, flips)
+
+
+def _read_folder(folder: Path, device: str) -> Model:
     return read_nnunet(folder, device=device) if (folder / "plans.json").exists() else read_bundle(folder, device)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--bundle` and `--flips`: what `read_model` takes."""
+    several = "a bundle or an nnU-Net folder; several, --bundle before each, are judged as one"
+    parser.add_argument("--bundle", type=Path, action="append", required=True, help=several)
+    axes = ["", "L", "P", "S", "LP", "LS", "PS", "LPS"]
+    parser.add_argument(
+        "--flips", choices=axes, help="axes to average mirrored images along; the model's own if not given"
+    )
 
 
 def thin(model: Model, planes: int) -> Model:
     """The model with windows of as many planes as a repeated slice has, as such models learn from slices."""
-    along = next(axis for axis, letter in enumerate(model.card.orientation) if letter in "SI")
+    along = model.card.axis("S")
     patch = tuple(planes if axis == along else size for axis, size in enumerate(model.card.patch))
     return replace(model, card=replace(model.card, patch=(patch[0], patch[1], patch[2]), minimum_slices=1))
 
@@ -227,8 +243,8 @@ def _choose(given: argparse.Namespace, models: list[Model]) -> tuple[Iterator[Ca
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, required=True, help="a bundle or an nnU-Net folder")
-    parser.add_argument("--against", type=Path, help="another, judged on the same cases")
+    add_model_arguments(parser)
+    parser.add_argument("--against", type=Path, action="append", help="another, as it is, judged on the same cases")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--cases", type=Path, help="folder of NIfTI pairs, or of folders with DICOM CT and SEG")
     source.add_argument("--synthetic", type=Path, help="folder with anatomies/")
@@ -240,8 +256,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
-    folders = [folder for folder in (given.bundle, given.against) if folder]
-    cases, protocol, models = _choose(given, [read_model(folder, given.device) for folder in folders])
+    models = [read_model(given.bundle, given.device, given.flips)]
+    models += [read_model(given.against, given.device)] if given.against else []
+    cases, protocol, models = _choose(given, models)
     judged = [Results(model) for model in models]
     judge_all(itertools.islice(cases, given.limit), judged, given.device)
     summary = write(given.out, given.protocol or protocol, judged)

@@ -27,7 +27,7 @@ from pipeline.errors import UnfitSeries
 from pipeline.preprocess import resample
 from pipeline.volume import Grid, Volume
 from training.cases import read_source
-from training.evaluate import finite, read_model
+from training.evaluate import add_model_arguments, finite, read_model
 
 COEFFICIENT = 2.77
 """1.96 * sqrt(2): 95 % of differences between two measurements lie within this many within-subject SD."""
@@ -210,12 +210,12 @@ def describe(measured: Sequence[Measured], model: Model) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, required=True, help="a bundle or an nnU-Net folder")
+    add_model_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("repeatability.json"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("series", type=Path, nargs="+", help="folder of DICOM files, or NIfTI file")
     given = parser.parse_args(arguments)
-    model = read_model(given.bundle, given.device)
+    model = read_model(given.bundle, given.device, given.flips)
     measured = []
     for number, path in enumerate(given.series, 1):
         for row in measure_changes(read_source(path), model, number, device=given.device):
