@@ -24,17 +24,24 @@ from models.bundle import Model, read_bundle
 from models.ensemble import mirror, unite
 from models.nnunet import read_nnunet
 from pipeline.analyse import Options, segment
-from training.cases import Case, held_out_slices, read_cases, slice_cases, synthetic_cases
+from training.cases import Case, read_cases, slice_cases, synthetic_cases
 from training.compare import UNITS, compare_models
+from training.datasets import LAYOUTS, find_examples
+from training.examples import Example
 from training.metrics import TOLERANCE_MM, ZERO_DICE, compare_masks, compare_volumes, spread
+from training.pictures import PICTURES
 from training.recipe import Recipe, read_recipe
 from training.report import Picture, picture, write_report
-from training.slices import split_by_patient
+from training.splits import split_by_patient
 from training.train import SPLIT_SEED
 
 _WORST = 6
 _UNSTATED = (
     "Not stated. Whoever reports these figures must say whether the model was trained or chosen on any of these cases."
+)
+_IN_ONE_PLANE = (
+    "Each slice is repeated to as many planes as the recipe's thin volumes have, at an assumed pixel size, and judged "
+    "in its middle plane, in two dimensions: volumes are of that plane."
 )
 _RULES = (
     "Every case went through pipeline.analyse.segment, as a series in the node does. Surface Dice at "
@@ -216,28 +223,47 @@ def thin(model: Model, planes: int) -> Model:
     return replace(model, card=replace(model.card, patch=(patch[0], patch[1], patch[2]), minimum_slices=1))
 
 
-def _slices(data: Path, recipe: Recipe, models: list[Model]) -> tuple[Iterator[Case], str, list[Model]]:
-    _, held_out = split_by_patient(held_out_slices(data), recipe.held_out_patients, SPLIT_SEED)
+Chosen = tuple[Iterator[Case], str, list[Model]]
+"""Cases, the protocol if none is stated, and the models as they look at these cases."""
+
+
+def _held_out_slices(data: Path, recipe: Recipe, models: list[Model]) -> Chosen:
+    pictures = find_examples(data / "nih-slices", PICTURES)
+    _, held_out = split_by_patient(pictures, recipe.held_out_patients, SPLIT_SEED)
     protocol = (
         f"{len(held_out)} real slices of the {recipe.held_out_patients} patients that {recipe.name} keeps apart, by "
-        f"patient (split seed {SPLIT_SEED}); never learnt from, but they may have chosen the checkpoint. Each slice is "
-        f"repeated to {recipe.slice_depth} planes at an assumed pixel size and judged in its middle plane, in two "
-        "dimensions: volumes are of that plane."
+        f"patient (split seed {SPLIT_SEED}); never learnt from, but they may have chosen the checkpoint. "
+        + _IN_ONE_PLANE
     )
-    cases = slice_cases(held_out, recipe.slice_depth, recipe.spacing_mm)
-    return cases, protocol, [thin(model, recipe.slice_depth) for model in models]
+    cases, models = _repeated(held_out, "pancreas", recipe, models)
+    return cases, protocol, models
 
 
-def _choose(given: argparse.Namespace, models: list[Model]) -> tuple[Iterator[Case], str, list[Model]]:
+def _repeated(
+    pictures: list[Example], structure: str, recipe: Recipe, models: list[Model]
+) -> tuple[Iterator[Case], list[Model]]:
+    cases = slice_cases(pictures, structure, recipe.slice_depth, recipe.spacing_mm)
+    return cases, [thin(model, recipe.slice_depth) for model in models]
+
+
+def _examples(given: argparse.Namespace, models: list[Model]) -> Chosen:
+    examples = find_examples(given.cases, given.layout)
+    if examples[0].layout == PICTURES:
+        cases, models = _repeated(examples, given.label, read_recipe(given.recipe), models)
+        return cases, f"{_UNSTATED} {_IN_ONE_PLANE}", models
+    return read_cases(examples, given.label), _UNSTATED, models
+
+
+def _choose(given: argparse.Namespace, models: list[Model]) -> Chosen:
     if given.slices:
-        return _slices(given.slices, read_recipe(given.recipe), models)
+        return _held_out_slices(given.slices, read_recipe(given.recipe), models)
     if given.synthetic:
         protocol = (
             "Synthetic CT of seeds that neither training nor the choice of a checkpoint uses, deformed from the same "
             "anatomies as the training's: it says little about patients."
         )
         return synthetic_cases(given.synthetic), protocol, models
-    return read_cases(given.cases, given.label), _UNSTATED, models
+    return _examples(given, models)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -246,10 +272,11 @@ def main(arguments: list[str] | None = None) -> None:
     add_model_arguments(parser)
     parser.add_argument("--against", type=Path, action="append", help="another, as it is, judged on the same cases")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--cases", type=Path, help="folder of NIfTI pairs, or of folders with DICOM CT and SEG")
+    source.add_argument("--cases", type=Path, help="folder of labelled data; see training.datasets")
     source.add_argument("--synthetic", type=Path, help="folder with anatomies/")
     source.add_argument("--slices", type=Path, help="folder with nih-slices/")
-    parser.add_argument("--label", type=int, default=1, help="value or segment number of the structure in --cases")
+    parser.add_argument("--layout", choices=LAYOUTS, help="of --cases; recognised if not given")
+    parser.add_argument("--label", default="1", help="name, value or segment number of the structure in --cases")
     parser.add_argument("--recipe", type=Path, default=Path(__file__).parent / "recipes" / "pancreas-3d.toml")
     parser.add_argument("--protocol", help="what the model never saw, and how the cases were chosen")
     parser.add_argument("--limit", type=int, help="only the first so many cases")

@@ -1,4 +1,4 @@
-"""Folders of picture pairs: axial slices and their manual masks, split by patient, as thin pseudo-volumes.
+"""Folders of picture pairs: axial slices and their manual masks, as thin pseudo-volumes.
 
 As the 2-D set of NIH Pancreas-CT comes: `images/PANCREAS_pppp-1sss.jpg` and `masks/` of the same name, grey level = HU
 clipped to 0..255, stored with anterior at the bottom. Tensors are slice, row, column in orientation SPL.
@@ -16,8 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as nn_functional
 
-PIXEL_MM = 0.78
-"""The pictures carry no spacing; this is near the mean of such scans, and augmentation varies it."""
+from training.examples import PIXEL_MM
 
 _NAME = re.compile(r"PANCREAS_(\d{4})-\d{4}")
 
@@ -42,14 +41,6 @@ def read_slices(folder: Path, pixel_mm: float = 3.0) -> list[Slice]:
         mask = _read(masks[0], PIXEL_MM / pixel_mm) / 255
         slices.append(Slice(found[1], _read(picture, PIXEL_MM / pixel_mm), mask))
     return slices
-
-
-def split_by_patient(slices: list[Slice], held_out: int, seed: int) -> tuple[list[Slice], list[Slice]]:
-    """Training and validation; all slices of a patient are on one side."""
-    patients = sorted({item.patient for item in slices})
-    order = np.random.default_rng(seed).permutation(len(patients))
-    kept_apart = {patients[index] for index in order[:held_out]}
-    return [s for s in slices if s.patient not in kept_apart], [s for s in slices if s.patient in kept_apart]
 
 
 def pseudo_volume(item: Slice, shape: tuple[int, int, int], seed: int) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,8 @@ from models.networks import build
 from training.data import VALIDATION_SEEDS, Batch, Batches, loader, read_anatomies, scale, synthetic_sample
 from training.losses import full_loss, target_loss
 from training.recipe import Recipe, read_recipe
-from training.slices import Slice, read_slices, split_by_patient
+from training.slices import Slice, read_slices
+from training.splits import split_by_patient
 from training.synthetic import Anatomy
 
 TARGET = 1

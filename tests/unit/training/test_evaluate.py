@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import torch
+from PIL import Image
 
 from models.bundle import write_bundle
 from models.networks import build
@@ -21,10 +21,12 @@ from pipeline.analyse import Options, analyse
 from pipeline.volume import Volume
 from tests.fakes import CARD, threshold_model
 from tests.phantom import PANCREAS, PhantomOptions, centres, scan
-from tests.results import scan_enhanced, scan_phantom
-from training.cases import Case, read_cases, read_source, slice_cases, upright_grid
+from tests.results import scan_phantom
+from training.cases import Case, read_cases, read_source, slice_cases
+from training.datasets import find_examples
 from training.evaluate import Results, finite, judge, judge_all, main, thin, write
-from training.slices import Slice
+from training.examples import Options as DataOptions
+from training.grids import upright_grid
 
 OPTIONS = PhantomOptions(shape=(24, 40, 50), spacing_mm=(4.0, 4.0, 4.0))
 
@@ -70,7 +72,7 @@ class Page(HTMLParser):
 
 def test_two_phantoms_are_judged_from_files_to_the_report(pairs: Path, tmp_path: Path) -> None:
     good, bad = Results(threshold_model()), Results(threshold_model(40.0, name="low <threshold>"))
-    judge_all(read_cases(pairs, label=2), [good, bad])
+    judge_all(read_cases(find_examples(pairs), "2"), [good, bad])
     write(tmp_path, "phantoms <never seen>", [good, bad])
 
     rows = list(csv.DictReader((tmp_path / "cases.csv").open(encoding="utf-8")))
@@ -97,15 +99,16 @@ def test_two_phantoms_are_judged_from_files_to_the_report(pairs: Path, tmp_path:
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
 
 
+def make_bundle(folder: Path) -> Path:
+    arguments = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "channels": [2, 2], "strides": [2]}
+    card = replace(CARD, network="UNet", network_arguments=arguments, patch=(16, 32, 32))
+    write_bundle(folder, card, build("UNet", arguments), "")
+    return folder
+
+
 def test_the_command_judges_a_bundle_against_another(pairs: Path, tmp_path: Path) -> None:
-    bundles = [tmp_path / "one", tmp_path / "other"]
-    for folder in bundles:
-        arguments = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "channels": [2, 2], "strides": [2]}
-        network = build("UNet", arguments)
-        write_bundle(
-            folder, replace(CARD, network="UNet", network_arguments=arguments, patch=(16, 32, 32)), network, ""
-        )
-    models = ["--bundle", str(bundles[0]), "--against", str(bundles[1]), "--device", "cpu"]
+    bundle, other = make_bundle(tmp_path / "one"), make_bundle(tmp_path / "other")
+    models = ["--bundle", str(bundle), "--against", str(other), "--device", "cpu"]
     cases = ["--cases", str(pairs), "--label", "2", "--limit", "1", "--protocol", "phantom"]
     main([*models, *cases, "--out", str(tmp_path / "report")])
     summary = json.loads((tmp_path / "report" / "summary.json").read_text(encoding="utf-8"))
@@ -113,56 +116,25 @@ def test_the_command_judges_a_bundle_against_another(pairs: Path, tmp_path: Path
     assert (tmp_path / "report" / "cases-against.csv").exists()
 
 
-def test_dicom_ct_with_its_seg_is_a_case(tmp_path: Path) -> None:
+def test_dicom_ct_with_a_corrected_seg_is_a_case(tmp_path: Path) -> None:
     folder = tmp_path / "patient"
     folder.mkdir()
     series = scan_phantom(folder, shape=OPTIONS.shape, spacing_mm=OPTIONS.spacing_mm)
     model = threshold_model()
     findings = analyse(series, model, Options(at=datetime.now(UTC)))
     assert findings.seg is not None
+    findings.seg.SegmentSequence[0].SegmentAlgorithmType = "SEMIAUTOMATIC"
     findings.seg.save_as(folder / "seg.dcm", enforce_file_format=True)
-    (folder / "licence.txt").write_text("not DICOM")
-    (case,) = read_cases(tmp_path, label=1)
+    (case,) = read_cases(find_examples(tmp_path), "1")
     assert np.array_equal(case.truth, findings.segmentation.mask)
     assert case.name == "patient"
     assert judge(case, model)[0].dice == 1
     assert np.array_equal(read_source(folder).hounsfield, case.volume.hounsfield)
-    with pytest.raises(ValueError, match="no segment 3"):
-        list(read_cases(tmp_path, label=3))
-
-
-def test_an_enhanced_ct_with_its_seg_is_a_case(tmp_path: Path) -> None:
-    made, folder = tmp_path / "made", tmp_path / "cases" / "patient"
-    made.mkdir()
-    folder.mkdir(parents=True)
-    findings = analyse(scan_enhanced(made), threshold_model(), Options(at=datetime.now(UTC)))
-    assert findings.seg is not None
-    (made / "enhanced.dcm").rename(folder / "enhanced.dcm")
-    findings.seg.save_as(folder / "seg.dcm", enforce_file_format=True)
-    (case,) = read_cases(folder.parent, label=1)
-    assert np.array_equal(case.truth, findings.segmentation.mask)
-    assert case.truth.any()
-
-
-def test_a_missing_label_file_is_named(pairs: Path, tmp_path: Path) -> None:
-    write_pair(tmp_path, "third")
-    (tmp_path / "labelsTr" / "third.nii.gz").unlink()
-    with pytest.raises(ValueError, match="third"):
-        list(read_cases(tmp_path, label=2))
-    with pytest.raises(ValueError, match="neither"):
-        list(read_cases(tmp_path / "labelsTr", label=2))
-
-
-def test_pairs_beside_each_other_are_found(tmp_path: Path) -> None:
-    write_nifti(scan(OPTIONS).astype(np.int16), tmp_path / "p1_orig.nii.gz")
-    write_nifti(PANCREAS.contains(centres(OPTIONS)).astype(np.uint8), tmp_path / "p1_pancreas.nii.gz")
-    (case,) = read_cases(tmp_path, label=1)
-    assert (case.name, bool(case.truth.any())) == ("p1", True)
 
 
 def test_an_organ_that_is_missed_is_a_zero_case_and_not_left_out(pairs: Path, tmp_path: Path) -> None:
     missing = Results(threshold_model(1000.0))
-    judge_all(read_cases(pairs, label=2), [missing])
+    judge_all(read_cases(find_examples(pairs), "2"), [missing])
     summary = write(tmp_path, "", [missing])
     assert summary["zero_dice"]["share"] == 1
     assert summary["figures"]["hd95_mm"]["median"] == math.inf
@@ -172,14 +144,32 @@ def test_an_organ_that_is_missed_is_a_zero_case_and_not_left_out(pairs: Path, tm
     assert "nothing-found" in (tmp_path / "cases.csv").read_text(encoding="utf-8")
 
 
-def test_slices_are_judged_in_their_plane_along_the_same_path() -> None:
-    mask = torch.zeros(64, 64)
-    mask[20:40, 16:48] = 1
-    (case,) = slice_cases([Slice("0001", mask * 200, mask)], planes=8, plane_mm=3.0, pixel_mm=1.0)
+def write_pictures(folder: Path) -> Path:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:40, 16:48] = 255
+    for kind, grey in (("images", mask // 255 * 200), ("masks", mask)):
+        (folder / kind).mkdir(parents=True)
+        Image.fromarray(grey).save(folder / kind / "PANCREAS_0001-1001.png")
+    return folder
+
+
+def test_slices_are_judged_in_their_plane_along_the_same_path(tmp_path: Path) -> None:
+    examples = find_examples(write_pictures(tmp_path), options=DataOptions(pixel_mm=1.0))
+    (case,) = slice_cases(examples, "pancreas", planes=8, plane_mm=3.0)
     row, _ = judge(case, thin(threshold_model(minimum_slices=20), 8))
     assert row.dice > 0.95
     assert row.true_ml == pytest.approx(20 * 32 * 3 / 1000)
-    assert row.patient == "0001"
+    assert row.patient == "PANCREAS_0001"
+
+
+def test_the_command_judges_pictures_as_slices(tmp_path: Path) -> None:
+    cases = ["--cases", str(write_pictures(tmp_path / "pictures")), "--layout", "pictures"]
+    main(
+        ["--bundle", str(make_bundle(tmp_path / "model")), "--device", "cpu", *cases, "--out", str(tmp_path / "report")]
+    )
+    summary = json.loads((tmp_path / "report" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["cases"] == 1
+    assert "middle plane" in summary["protocol"]
 
 
 def test_a_truth_off_the_grid_and_a_tilted_one_are_refused() -> None:

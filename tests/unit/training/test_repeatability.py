@@ -14,7 +14,7 @@ from models.networks import build
 from pipeline.volume import Volume
 from tests.fakes import CARD, threshold_model
 from tests.phantom import PANCREAS, PhantomOptions, centres, scan
-from training.cases import upright_grid
+from training.grids import upright_grid
 from training.repeatability import (
     CHANGES,
     Measured,

@@ -1,4 +1,4 @@
-"""Picture pairs: orientation, scale and the split by patient."""
+"""Picture pairs: orientation and scale."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from training.slices import pseudo_volume, read_slices, split_by_patient
+from training.slices import pseudo_volume, read_slices
 
 
 def write_pair(folder: Path, name: str, rows: slice) -> None:
@@ -32,15 +32,6 @@ def test_rows_grow_towards_posterior_though_stored_upside_down(folder: Path) -> 
     rows = (item.mask > 0.5).nonzero()[:, 0].float()
     assert float(rows.mean()) < item.mask.shape[0] / 2  # stored in the lower half
     assert abs(float(item.hounsfield[item.mask > 0.99].mean()) - 200) < 5
-
-
-def test_no_patient_is_on_both_sides(folder: Path) -> None:
-    slices = read_slices(folder)
-    training, held_out = split_by_patient(slices, 2, seed=0)
-    assert {s.patient for s in training}.isdisjoint({s.patient for s in held_out})
-    assert len({s.patient for s in held_out}) == 2
-    assert len(training) + len(held_out) == len(slices) == 12
-    assert [s.patient for s in split_by_patient(slices, 2, seed=0)[1]] == [s.patient for s in held_out]
 
 
 def test_a_pseudo_volume_repeats_one_slice(folder: Path) -> None:
