@@ -43,10 +43,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class _Scan:
-    """The files of one CT series and the SEGs that refer to it."""
+    """The files of one CT series, the UIDs of its instances, and the SEGs that refer to it."""
 
     first: Dataset
     paths: list[Path] = field(default_factory=list)
+    instances: set[str] = field(default_factory=set)
     segmentations: list[_Segmentation] = field(default_factory=list)
 
 
@@ -71,30 +72,14 @@ def find_dicom(folder: Path, options: Options) -> list[Example]:
     its subfolder where that holds no other, else by the beginning of the digest of its Series Instance UID, as the
     node's archive calls folders. Raises ValueError, naming the file, where a header cannot be read.
     """
-    scans, results = _index(folder)
-    of_instance = {uid: scan for scan, uids in scans.values() for uid in uids}
-    of_series = {uid: scan for uid, (scan, _) in scans.items()}
-    for path in results:
-        try:
-            _attach(path, of_series, of_instance)
-        except READING_ERRORS as error:
-            raise ValueError(f"{path}: a damaged SEG, or none") from error
-    for scan in of_series.values():
-        scan.segmentations = [one for one in scan.segmentations if options.automatic or one.rank[0] != _OWN]
-    chosen = [scan for scan in of_series.values() if scan.segmentations]
+    scans = _find_scans(folder, options)
+    chosen = {uid: scan for uid, scan in scans.items() if scan.segmentations}
     if len(chosen) < len(scans):
         log.warning("%s: %d CT series without a SEG that may be their truth", folder, len(scans) - len(chosen))
-    folders = [_case_folder(folder, scan) for scan in chosen]
-    counts = Counter(folders)
-    return [
-        _example(name if name and counts[name] == 1 else _digest(str(scan.first.SeriesInstanceUID)), scan, options)
-        for name, scan in zip(folders, chosen, strict=True)
-    ]
-
-
-def _case_folder(folder: Path, scan: _Scan) -> str:
-    part = scan.paths[0].relative_to(folder).parts
-    return part[0] if len(part) > 1 else ""
+    folders = {uid: scan.paths[0].relative_to(folder).parts[:-1] for uid, scan in chosen.items()}
+    counts = Counter(parts[0] for parts in folders.values() if parts)
+    names = {uid: parts[0] for uid, parts in folders.items() if parts and counts[parts[0]] == 1}
+    return [_example(names.get(uid, _digest(uid)), scan, options) for uid, scan in chosen.items()]
 
 
 def _example(name: str, scan: _Scan, options: Options) -> Example:
@@ -103,7 +88,7 @@ def _example(name: str, scan: _Scan, options: Options) -> Example:
     for segmentation in best_first:
         for structure in segmentation.structures:
             structures.setdefault(structure.name.casefold(), structure)
-    patient = _digest(str(scan.first.get("PatientID") or scan.first.StudyInstanceUID))
+    patient = _digest(str(scan.first.get("PatientID") or scan.first.get("StudyInstanceUID")))
     images, numbered = tuple(scan.paths), best_first[0].path
     return Example(name, patient, DICOM_SEG, images, tuple(structures.values()), numbered, options)
 
@@ -124,28 +109,36 @@ def _read_headers(folder: Path) -> Iterator[tuple[Path, Dataset]]:
             raise ValueError(f"{path}: a damaged or truncated DICOM file") from error
 
 
-def _index(folder: Path) -> tuple[dict[str, tuple[_Scan, set[str]]], list[Path]]:
-    """By Series Instance UID the CT and the UIDs of its instances; and the SEGs."""
-    scans: dict[str, tuple[_Scan, set[str]]] = {}
+def _find_scans(folder: Path, options: Options) -> dict[str, _Scan]:
+    """Every CT series by its Series Instance UID, with the SEGs that may be its truth."""
+    scans: dict[str, _Scan] = {}
     results = []
     for path, header in _read_headers(folder):
-        kind = header.get("SOPClassUID")
-        if kind == SegmentationStorage:
+        if _is_seg(header):
             results.append(path)
-        elif kind in SOP_CLASSES:
-            scan, uids = scans.setdefault(str(header.SeriesInstanceUID), (_Scan(header), set()))
+        elif header.get("SOPClassUID") in SOP_CLASSES:
+            scan = scans.setdefault(str(header.get("SeriesInstanceUID")), _Scan(header))
             scan.paths.append(path)
-            uids.add(str(header.SOPInstanceUID))
-    return scans, results
+            scan.instances.add(str(header.get("SOPInstanceUID")))
+    of_instance = {uid: scan for scan in scans.values() for uid in scan.instances}
+    for path in results:
+        try:
+            _attach(path, scans, of_instance, options)
+        except READING_ERRORS as error:
+            raise ValueError(f"{path}: a damaged SEG, or none") from error
+    return scans
 
 
-def _attach(path: Path, of_series: dict[str, _Scan], of_instance: dict[str, _Scan]) -> None:
+def _attach(path: Path, of_series: dict[str, _Scan], of_instance: dict[str, _Scan], options: Options) -> None:
     result = pydicom.dcmread(path, stop_before_pixels=True)
+    kind = _kind(result)
+    if kind == _OWN and not options.automatic:
+        return
     series = [str(item.get("SeriesInstanceUID")) for item in result.get("ReferencedSeriesSequence") or []]
     found = [of_series[uid] for uid in series if uid in of_series]
     found += [of_instance[uid] for uid in _referenced_instances(result) if uid in of_instance]
     if found:
-        rank = (_kind(result), f"{result.get('ContentDate', '')}{result.get('ContentTime', '')}", result.SOPInstanceUID)
+        rank = (kind, f"{result.get('ContentDate', '')}{result.get('ContentTime', '')}", str(result.SOPInstanceUID))
         found[0].segmentations.append(_Segmentation(path, rank, tuple(_structures(path, result))))
     else:
         log.warning("%s: left out: the CT that it refers to is not here", path)

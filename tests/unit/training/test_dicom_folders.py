@@ -15,6 +15,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
+from dicomnode.archive import RECEIVED, RESULTS, archive_path
 from pipeline.seg import to_seg
 from pipeline.series import Series
 from pipeline.volume import Segmentation
@@ -157,10 +158,9 @@ def test_each_structure_has_its_own_latest_seg(case: tuple[Path, Series]) -> Non
 
 
 def keep(archive: Path, area: str, path: Path) -> None:
-    """As the node's archive does: by digests, series and patients beside each other."""
-    series = hashlib.sha256(pydicom.dcmread(path).SeriesInstanceUID.encode()).hexdigest()
-    name = hashlib.sha256(path.read_bytes()).hexdigest()
-    target = archive / area / series[:2] / series[:32] / f"{name[:32]}.dcm"
+    """As the node does: by digests, series and patients beside each other."""
+    instance, content = pydicom.dcmread(path), hashlib.sha256(path.read_bytes()).hexdigest()
+    target = archive / archive_path(area, instance.SeriesInstanceUID, instance.SOPInstanceUID, content)
     target.parent.mkdir(parents=True, exist_ok=True)
     path.rename(target)
 
@@ -176,13 +176,13 @@ def test_an_archive_of_many_patients_in_one_folder(tmp_path: Path) -> None:
             result = corrected(series, moved(series, number))
             if not patient:
                 del result.ReferencedSeriesSequence  # then its frames say where it belongs
-            keep(archive, "received", save(result, tmp_path / "corrected.dcm"))
+            keep(archive, RECEIVED, save(result, tmp_path / "corrected.dcm"))
             name = hashlib.sha256(series.series_instance_uid.encode()).hexdigest()[:12]
             of = hashlib.sha256((patient or series.study_instance_uid).encode()).hexdigest()[:12]
             expected[name] = of, number
         for path in list(folder.iterdir()):
-            keep(archive, "received", path)
-        keep(archive, "results", results[0])
+            keep(archive, RECEIVED, path)
+        keep(archive, RESULTS, results[0])
     examples = find_examples(archive)
     assert {example.name: example.patient for example in examples} == {name: of for name, (of, _) in expected.items()}
     for example in examples:
