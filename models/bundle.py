@@ -95,7 +95,9 @@ def write_bundle(
         torch.save({name: tensor.detach().cpu() for name, tensor in member.state_dict().items()}, path)
     card = replace(card, members=len(members), sha256=_digest(paths))
     _write_json(folder / METADATA, metadata(card, origin))
-    if card.convention != "nnunet" and card.members == 1:
+    for stale in (INFERENCE, TRAINING):
+        (folder / stale).unlink(missing_ok=True)
+    if card.convention != "nnunet" and card.passes == 1:
         _write_json(folder / INFERENCE, inference(card))
         _write_json(folder / TRAINING, train(card))
     (folder / MODEL_CARD).write_text(model_card, encoding="utf-8")

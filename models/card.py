@@ -89,6 +89,11 @@ class Card:
         if self.flips != "".join(axis for axis in "LPS" if axis in self.flips):
             raise ValueError(f"flips {self.flips!r}: each of L, P and S once or not at all, in this order")
 
+    @property
+    def passes(self) -> int:
+        """How often a model looks at a series: each member, each way to mirror."""
+        return self.members * 2 ** len(self.flips)
+
     def axis(self, towards: str) -> int:
         """Which of the tensor's axes runs along the patient's: 0 slice, 1 row, 2 column; of L or R, A or P, S or I."""
         return _pairs(self.orientation).index(AXES[towards])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.bundle import BadBundle, Model, read_bundle, write_bundle
+from models.bundle import INFERENCE, BadBundle, Model, read_bundle, write_bundle
 from models.card import Card
 from models.ensemble import mirror, read_ensemble
 from models.networks import build
@@ -100,6 +100,14 @@ def test_a_bundle_holds_several_networks(tmp_path: Path) -> None:
     with torch.inference_mode():
         for kept, member in zip(model.networks, members, strict=True):
             assert torch.equal(kept(IMAGE), member(IMAGE))
+
+
+def test_what_looks_several_times_has_no_configuration_that_would_look_once(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    assert (tmp_path / INFERENCE).exists()
+    write_bundle(tmp_path, card(), [network(1), network(2)], "# folds\n")
+    assert not (tmp_path / INFERENCE).exists()
+    assert not (write(tmp_path / "flips", 1, flips="L") / INFERENCE).exists()
 
 
 @pytest.mark.parametrize(
