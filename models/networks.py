@@ -8,17 +8,44 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from monai.networks.nets import AttentionUnet, DynUNet, SegResNet, UNet
+from monai.networks.nets import (
+    UNETR,
+    AttentionUnet,
+    BasicUNetPlusPlus,
+    DynUNet,
+    FlexibleUNet,
+    SegResNet,
+    SwinUNETR,
+    UNet,
+)
 from torch import Tensor, nn
 
+from models.dilated import DilatedUNet
+from models.lite_unet import LiteUNet
 from models.unets import Folds
+
+
+class UNetPlusPlus(BasicUNetPlusPlus):
+    """MONAI's, with the logits themselves in the place of a list of them."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits of an image."""
+        logits: Tensor = super().forward(image)[-1]
+        return logits
+
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "AttentionUnet": AttentionUnet,
+    "DilatedUNet": DilatedUNet,
     "DynUNet": DynUNet,
+    "FlexibleUNet": FlexibleUNet,
     "Folds": Folds,
+    "LiteUNet": LiteUNet,
     "SegResNet": SegResNet,
+    "SwinUNETR": SwinUNETR,
+    "UNETR": UNETR,
     "UNet": UNet,
+    "UNetPlusPlus": UNetPlusPlus,
 }
 
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from pipeline.nifti import read_nifti
 from pipeline.volume import Volume
-from training.data import TEST_SEEDS, read_anatomies
 from training.datasets import read_example
 from training.dicom_folders import read_series_folder
 from training.examples import Example, Labelled
 from training.grids import upright_grid
+from training.mixture import TEST_SEEDS, read_anatomies
 from training.synthetic import COARSE_MM, Anatomy, synthesise
 
 _SHAPE = (80, 112, 128)  # 240 x 336 x 384 mm: larger than a window, so that the window slides

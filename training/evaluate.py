@@ -30,18 +30,17 @@ from training.datasets import LAYOUTS, find_examples
 from training.examples import Example
 from training.metrics import TOLERANCE_MM, ZERO_DICE, compare_masks, compare_volumes, spread
 from training.pictures import PICTURES
-from training.recipe import Recipe, read_recipe
+from training.recipe import read_recipe
 from training.report import Picture, picture, write_report
-from training.splits import split_by_patient
-from training.train import SPLIT_SEED
+from training.sources import SPLIT_SEED, parse_fold, split
 
 _WORST = 6
 _UNSTATED = (
     "Not stated. Whoever reports these figures must say whether the model was trained or chosen on any of these cases."
 )
 _IN_ONE_PLANE = (
-    "Each slice is repeated to as many planes as the recipe's thin volumes have, at an assumed pixel size, and judged "
-    "in its middle plane, in two dimensions: volumes are of that plane."
+    "Each slice is repeated to as many planes as the model looks at together, at an assumed pixel size, and judged in "
+    "its middle plane, in two dimensions: volumes are of that plane."
 )
 _RULES = (
     "Every case went through pipeline.analyse.segment, as a series in the node does. Surface Dice at "
@@ -216,47 +215,42 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def thin(model: Model, planes: int) -> Model:
-    """The model with windows of as many planes as a repeated slice has, as such models learn from slices."""
-    along = model.card.axis("S")
-    patch = tuple(planes if axis == along else size for axis, size in enumerate(model.card.patch))
-    return replace(model, card=replace(model.card, patch=(patch[0], patch[1], patch[2]), minimum_slices=1))
-
-
 Chosen = tuple[Iterator[Case], str, list[Model]]
 """Cases, the protocol if none is stated, and the models as they look at these cases."""
 
 
-def _held_out_slices(data: Path, recipe: Recipe, models: list[Model]) -> Chosen:
-    pictures = find_examples(data / "nih-slices", PICTURES)
-    _, held_out = split_by_patient(pictures, recipe.held_out_patients, SPLIT_SEED)
+def _held_out_slices(given: argparse.Namespace, models: list[Model]) -> Chosen:
+    recipe = read_recipe(given.recipe)
+    _, held_out = split(find_examples(given.slices / "nih-slices", PICTURES), recipe, parse_fold(given.fold))
+    patients = len({example.patient for example in held_out})
+    where = f"split seed {SPLIT_SEED}" + (f", fold {given.fold}" if given.fold else "")
     protocol = (
-        f"{len(held_out)} real slices of the {recipe.held_out_patients} patients that {recipe.name} keeps apart, by "
-        f"patient (split seed {SPLIT_SEED}); never learnt from, but they may have chosen the checkpoint. "
-        + _IN_ONE_PLANE
+        f"{len(held_out)} real slices of the {patients} patients that {recipe.name} keeps apart, by patient ({where}); "
+        "never learnt from, but they may have chosen the checkpoint. " + _IN_ONE_PLANE
     )
-    cases, models = _repeated(held_out, "pancreas", recipe, models)
+    cases, models = _repeated(held_out, "pancreas", models)
     return cases, protocol, models
 
 
-def _repeated(
-    pictures: list[Example], structure: str, recipe: Recipe, models: list[Model]
-) -> tuple[Iterator[Case], list[Model]]:
-    cases = slice_cases(pictures, structure, recipe.slice_depth, recipe.spacing_mm)
-    return cases, [thin(model, recipe.slice_depth) for model in models]
+def _repeated(pictures: list[Example], structure: str, models: list[Model]) -> tuple[Iterator[Case], list[Model]]:
+    """As many planes as the deepest window has, so that none is looked at half empty; fewer are no series."""
+    card = models[0].card
+    planes = max(model.card.patch[model.card.axis("S")] for model in models)
+    cases = slice_cases(pictures, structure, planes, card.spacing_mm[card.axis("S")])
+    return cases, [replace(model, card=replace(model.card, minimum_slices=1)) for model in models]
 
 
 def _examples(given: argparse.Namespace, models: list[Model]) -> Chosen:
     examples = find_examples(given.cases, given.layout)
     if examples[0].layout == PICTURES:
-        cases, models = _repeated(examples, given.label, read_recipe(given.recipe), models)
+        cases, models = _repeated(examples, given.label, models)
         return cases, f"{_UNSTATED} {_IN_ONE_PLANE}", models
     return read_cases(examples, given.label), _UNSTATED, models
 
 
 def _choose(given: argparse.Namespace, models: list[Model]) -> Chosen:
     if given.slices:
-        return _held_out_slices(given.slices, read_recipe(given.recipe), models)
+        return _held_out_slices(given, models)
     if given.synthetic:
         protocol = (
             "Synthetic CT of seeds that neither training nor the choice of a checkpoint uses, deformed from the same "
@@ -278,6 +272,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--layout", choices=LAYOUTS, help="of --cases; recognised if not given")
     parser.add_argument("--label", default="1", help="name, value or segment number of the structure in --cases")
     parser.add_argument("--recipe", type=Path, default=Path(__file__).parent / "recipes" / "pancreas-3d.toml")
+    parser.add_argument("--fold", help="K/N: of --slices, those of that fold in the place of the recipe's share")
     parser.add_argument("--protocol", help="what the model never saw, and how the cases were chosen")
     parser.add_argument("--limit", type=int, help="only the first so many cases")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,41 +12,28 @@ from models.bundle import write_bundle
 from models.card import Card
 from models.networks import build
 from training.recipe import Recipe, read_recipe
-from training.synthetic import LABELS
-from training.train import TARGET
-
-STATEMENT = (
-    "Demonstration model: trained for about an hour on synthetic CT from two anatomies and on single CT slices. "
-    "Its volumes are not accurate and must not be used for any decision."
-)
 
 
 def export(recipe: Recipe, checkpoint: Path, version: str, folder: Path) -> Card:
-    """Write the bundle; a model card (`docs/README.md`) that is there already is kept. Returns the card."""
-    arguments = dict(recipe.network)
-    name = arguments.pop("name")
-    network = build(name, arguments)
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    network.load_state_dict(state.get("network", state))
-    card = Card(
-        name=recipe.name,
-        version=version,
-        sha256="",
-        orientation="SPL",
-        spacing_mm=(recipe.spacing_mm,) * 3,
-        window_hu=recipe.window_hu,
-        patch=recipe.patch,
-        overlap=recipe.overlap,
-        labels=LABELS,
-        target=TARGET,
-        statement=STATEMENT,
-        network=name,
-        network_arguments=arguments,
-    )
+    """Write the bundle; a model card (`docs/README.md`) that is there already is kept. Returns the card.
+
+    checkpoint: `best.pt`, or `last.pt`, of which the moving average is taken where the recipe keeps one.
+    """
+    card = recipe.to_card(version)
+    network = build(card.network, card.network_arguments)
+    network.load_state_dict(_weights(torch.load(checkpoint, map_location="cpu", weights_only=True)))
     text = folder / "docs" / "README.md"
     return write_bundle(
         folder, card, network, text.read_text(encoding="utf-8") if text.exists() else f"# {card.name}\n"
     )
+
+
+def _weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    if "average" in state:
+        prefix = "module."  # of AveragedModel, beside its own counter
+        return {name.removeprefix(prefix): of for name, of in state["average"].items() if name.startswith(prefix)}
+    weights: dict[str, torch.Tensor] = state.get("network", state)
+    return weights
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ LABELS = {
 }  # fmt: skip
 FINE_MM = 1.5
 COARSE_MM = 3.0
+_MOST_THICK = 2
 _FAT, _AIR = 118, 119  # codes of our own, beyond the 117 classes
 _BODY_MARGIN = 12  # coarse voxels that the union of organs is closed by, to make a body around it
 
@@ -89,26 +90,33 @@ def make_anatomy(codes: Tensor, names: str, rim: int = 4) -> Anatomy:
     return Anatomy(filled, tissue)
 
 
-def synthesise(anatomy: Anatomy, shape: tuple[int, int, int], seed: int, *, elsewhere: float = 0.35) -> Sample:
-    """A synthetic CT of the given shape at 3 mm; the same seed makes the same sample.
+def synthesise(
+    anatomy: Anatomy,
+    shape: tuple[int, int, int],
+    seed: int,
+    *,
+    spacing_mm: tuple[float, float, float] = (COARSE_MM, COARSE_MM, COARSE_MM),
+    elsewhere: float = 0.35,
+) -> Sample:
+    """A synthetic CT of the given shape and voxel size (slice, row, column); the same seed makes the same sample.
 
     elsewhere: share of samples from anywhere in the body, which show what the pancreas is not; the others are near it.
     """
     generator = torch.Generator().manual_seed(seed)
-    codes = _sample_codes(anatomy, shape, elsewhere, generator)
+    fine = [
+        max(2 * _MOST_THICK + 1, round(size * step / FINE_MM)) for size, step in zip(shape, spacing_mm, strict=True)
+    ]
+    codes = _sample_codes(anatomy, (fine[0], fine[1], fine[2]), elsewhere, generator)
     tissue = anatomy.tissue[codes.long()]
     labels = torch.tensor([row[1] for row in _TISSUES])[tissue]
     labels[codes >= _FAT] = 0
     hounsfield = _paint(codes, tissue, generator)
-    share = nn_functional.avg_pool3d(nn_functional.one_hot(labels, len(LABELS)).permute(3, 0, 1, 2)[None].float(), 2)[0]
-    return Sample(_degrade(hounsfield, generator), share.argmax(0))
+    shares = nn_functional.one_hot(labels, len(LABELS)).permute(3, 0, 1, 2)[None].float()
+    return Sample(_degrade(hounsfield, shape, generator), nn_functional.adaptive_avg_pool3d(shares, shape)[0].argmax(0))
 
 
-def _sample_codes(
-    anatomy: Anatomy, shape: tuple[int, int, int], elsewhere: float, generator: torch.Generator
-) -> Tensor:
-    """Codes at 1.5 mm of a deformed body: affine and elastic."""
-    fine = tuple(2 * n for n in shape)
+def _sample_codes(anatomy: Anatomy, fine: tuple[int, int, int], elsewhere: float, generator: torch.Generator) -> Tensor:
+    """Codes at 1.5 mm of a deformed body, affine and elastic; fine: their shape."""
     axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in fine), indexing="ij")
     grid = torch.stack(axes, -1)
     scale = 1 / _uniform(generator, 0.85, 1.2, 3)
@@ -149,16 +157,16 @@ def _paint(codes: Tensor, tissue: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(codes == _AIR, torch.tensor(-1000.0), hounsfield)
 
 
-def _degrade(hounsfield: Tensor, generator: torch.Generator) -> Tensor:
-    """From 1.5 mm to 3 mm: slice thickness, reconstruction blur, noise white and coloured."""
+def _degrade(hounsfield: Tensor, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+    """From 1.5 mm to the shape asked for: slice thickness, reconstruction blur, noise white and coloured."""
     volume = hounsfield[None, None]
-    thickness = int(torch.randint(0, 3, (1,), generator=generator))  # 1.5, 4.5 or 7.5 mm on the fine grid
+    thickness = int(torch.randint(0, _MOST_THICK + 1, (1,), generator=generator))  # 1.5, 4.5 or 7.5 mm on the fine grid
     if thickness:
         kernel = 2 * thickness + 1
         volume = nn_functional.avg_pool3d(volume, (kernel, 1, 1), 1, (thickness, 0, 0), count_include_pad=False)
     if torch.rand(1, generator=generator) < 0.5:
         volume = nn_functional.avg_pool3d(volume, (1, 3, 3), 1, (0, 1, 1), count_include_pad=False)
-    volume = nn_functional.avg_pool3d(volume, 2)
+    volume = nn_functional.adaptive_avg_pool3d(volume, shape)
     white = torch.randn(volume.shape, generator=generator)
     coloured = nn_functional.avg_pool3d(white, 3, 1, 1) * 4
     strength = _uniform(generator, 2, 12, 2)

@@ -1,41 +1,52 @@
-"""Train a model by a recipe: `python -m training.train --recipe R.toml --data DIR --out runs/NAME --minutes 60`."""
+"""Train a model by a recipe: `python -m training.train --recipe R.toml --data DIR --out runs/NAME`.
+
+Several GPUs: `torchrun --nproc-per-node N -m training.train ...`.
+"""
 
 from __future__ import annotations
 
 import argparse
-import csv
+import itertools
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from monai.inferers import sliding_window_inference
-from torch import Tensor, nn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import nn
 
+from models.lite_unet import inflate
 from models.networks import build
-from training.data import VALIDATION_SEEDS, Batch, Batches, loader, read_anatomies, scale, synthetic_sample
-from training.losses import full_loss, target_loss
+from training.batches import Draws, Part, Source, loader
+from training.journal import Journal
+from training.losses import make_loss, target_against_rest
+from training.pace import Pace, average_of, make_optimizer
+from training.pretrained import begin_with_imagenet
+from training.ranks import Ranks, join
 from training.recipe import Recipe, read_recipe
-from training.slices import Slice, read_slices
-from training.splits import split_by_patient
-from training.synthetic import Anatomy
+from training.sources import make_source, parse_fold
+from training.validation import Figures, validate
 
-TARGET = 1
-SPLIT_SEED = 0
+_PREVIEWS = 6
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where a run stands on disk, and how long it may take. weights: to begin with, of the same network."""
+    """Where a run stands on disk, and how it computes. minutes: ends it sooner than the recipe's steps would.
+
+    weights: to begin with, of the same network or of its 2-D sister.
+    """
 
     folder: Path
-    minutes: float
-    steps: int
-    seed: int
-    workers: int
-    device: str
+    minutes: float = float("inf")
+    seed: int = 0
+    workers: int = 0
     weights: Path | None = None
+    tensorboard: bool = False
 
     @property
     def last(self) -> Path:
@@ -49,137 +60,154 @@ class Run:
 
 
 class Trainer:
-    """Trains one network; every step can be resumed from the last checkpoint."""
+    """Trains one network; it can be resumed from the last checkpoint, and then goes on as it would have."""
 
-    def __init__(self, recipe: Recipe, run: Run, anatomies: list[Anatomy], slices: list[Slice]) -> None:
+    def __init__(self, recipe: Recipe, run: Run, source: Source, ranks: Ranks) -> None:
         torch.manual_seed(run.seed)
-        arguments = dict(recipe.network)
-        self._recipe, self._run, self._anatomies = recipe, run, anatomies
-        self._training, self._validation = split_by_patient(slices, recipe.held_out_patients, SPLIT_SEED)
-        self.network: nn.Module = build(arguments.pop("name"), arguments).to(run.device)
-        for weights in self.network.parameters():
-            if weights.dim() == 5:  # a convolution in this order is a third faster on the CPU
-                weights.data = weights.data.contiguous(memory_format=torch.channels_last_3d)
-        self._optimizer = torch.optim.AdamW(self.network.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
-        self._step, self._seconds, self._best = 0, 0.0, -1.0
+        self._recipe, self._run, self._source, self._ranks = recipe, run, source, ranks
+        self.network: nn.Module = build(recipe.network.name, recipe.network.arguments).to(ranks.device)
+        if recipe.pretrained:
+            begin_with_imagenet(self.network)
+        for weights in self.network.parameters():  # convolutions in this order are up to twice as fast on the CPU
+            if weights.dim() in _CHANNELS_LAST:
+                weights.data = weights.data.contiguous(memory_format=_CHANNELS_LAST[weights.dim()])
+        choices = recipe.optimisation
+        self._loss = make_loss(recipe.loss)
+        self._optimizer = make_optimizer(choices, self.network)
+        self._pace = Pace(choices, recipe.steps, 60 * run.minutes)
+        self._precision = getattr(torch, choices.precision)
+        self._scaler = torch.GradScaler(ranks.device.split(":")[0], enabled=choices.precision == "float16")
+        self._average = average_of(self.network, choices)
         run.folder.mkdir(parents=True, exist_ok=True)
         if run.last.exists():
             self._resume()
         elif run.weights:
-            self.network.load_state_dict(torch.load(run.weights, map_location=run.device, weights_only=True))
+            inflate(self.network, torch.load(run.weights, map_location=ranks.device, weights_only=True))
 
     def train(self) -> float:
-        """Train until the time or the steps are used up; returns the best validation figure (mean Dice)."""
-        batches = Batches(self._recipe, self._anatomies, self._training, self._step)
-        started, before = time.monotonic(), self._seconds
-        for batch in loader(batches, self._run.workers):
-            # Making synthetic CT costs as much as learning from it: each is learnt from more than once.
-            loss = [self._learn(batch, at) for at in range(self._recipe.repeats)][-1]
-            self._step += 1
-            self._seconds = before + time.monotonic() - started
-            over = self._share_done() >= 1
-            if self._step % self._recipe.validate_every == 0 or over:
-                self._validate(loss)
-            if over:
-                return self._best
-        raise RuntimeError("the stream of batches ended")
+        """Train to the end of the recipe, of the time or of progress; returns the best validation figure."""
+        journal = Journal(self._run.folder, tensorboard=self._run.tensorboard) if self._ranks.is_first else None
+        every = self._recipe.validate_every or max(1, self._source.steps_per_epoch // self._ranks.count)
+        shared = self._ranks.share(self.network)
+        draws = Draws(self._source, self._pace.step, self._ranks.rank, self._ranks.count)
+        with _progress(self._recipe, self._pace, visible=self._ranks.is_first) as advance:
+            lap = time.monotonic()
+            for draw in itertools.takewhile(lambda _: not self._pace.is_over, loader(draws, self._run.workers)):
+                loss = [self._learn(shared, parts) for parts in draw][-1]
+                lap, before = time.monotonic(), lap
+                self._pace.advance(self._ranks.tell(lap - before))
+                advance(self._pace.step, loss)
+                if self._pace.step % every == 0 or self._pace.is_over:
+                    self._pace.note(self._ranks.tell(self._validate(journal, loss)))
+                    if self._ranks.is_first:
+                        self._save()
+        return self._pace.best
 
-    def _share_done(self) -> float:
-        return max(self._seconds / (60 * self._run.minutes), self._step / self._run.steps)
+    @property
+    def _validated(self) -> nn.Module:
+        return self._average.module if self._average else self.network
 
-    def _learn(self, batch: Batch, at: int) -> float:
-        self.network.train()
-        rate = self._recipe.learning_rate * max(0.02, 1 - self._share_done()) ** 0.9  # polynomial, as nnU-Net
+    def _learn(self, network: nn.Module, parts: tuple[Part, ...]) -> float:
+        network.train()
+        # By the step, so that dropout too is the same in a resumed run.
+        torch.manual_seed(hash((self._run.seed, self._pace.step, self._ranks.rank)))
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        device = self._run.device
-        loss = full_loss(self.network(batch.synthetic.to(device)), batch.labels.to(device))
-        slices, masks = (part.chunk(self._recipe.repeats)[at].to(device) for part in (batch.slices, batch.masks))
-        loss = loss + target_loss(self.network(slices), masks, TARGET)
+            group["lr"] = self._pace.learning_rate * group["share"]
+        device = self._ranks.device
+        total = torch.zeros((), device=device)
+        for part in parts:
+            with torch.autocast(device.split(":")[0], self._precision, enabled=self._precision != torch.float32):
+                logits = network(part.images.to(device))
+            total = total + self._part_loss(logits.float(), part, device)
         self._optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 12.0)
-        self._optimizer.step()
-        return float(loss.detach())
+        self._scaler.scale(total).backward()
+        self._scaler.unscale_(self._optimizer)
+        nn.utils.clip_grad_norm_(network.parameters(), self._recipe.optimisation.clip_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self._average:
+            self._average.update_parameters(self.network)
+        return float(total.detach())
 
-    def _validate(self, loss: float) -> None:
-        real = slice_dice(self.network, self._recipe, self._validation, self._run.device)
-        synthetic = synthetic_dice(self.network, self._recipe, self._anatomies, self._run.device)
-        figure = (real + synthetic) / 2
-        left = self._seconds * (1 / self._share_done() - 1)
-        print(
-            f"step {self._step}: loss {loss:.3f}, slices {real:.3f}, synthetic {synthetic:.3f}; {left:.0f} s left",
-            flush=True,
+    def _part_loss(self, logits: torch.Tensor, part: Part, device: str) -> torch.Tensor:
+        labels = part.labels[:, None].to(device)
+        if part.partial:
+            target = self._recipe.card.target
+            logits, labels = target_against_rest(logits, target), (labels == target).long()
+        return self._loss(logits, labels)
+
+    def _validate(self, journal: Journal | None, loss: float) -> float:
+        if journal is None:  # the first process tells the others
+            return 0.0
+        card = self._recipe.card
+        figures: Figures = validate(
+            self._validated, self._source.checks(), card.target, keep=_PREVIEWS, overlap=card.overlap
         )
-        with (self._run.folder / "log.csv").open("a", newline="", encoding="utf-8") as stream:
-            csv.writer(stream).writerow([self._step, round(self._seconds), loss, real, synthetic])
-        if figure > self._best:
-            self._best = figure
-            torch.save(self.network.state_dict(), self._run.best)
-        state = {"network": self.network.state_dict(), "optimizer": self._optimizer.state_dict()}
-        torch.save({**state, "step": self._step, "seconds": self._seconds, "best": self._best}, self._run.last)
+        pace = self._pace
+        journal.write(figures, step=pace.step, seconds=pace.seconds, learning_rate=pace.learning_rate, loss=loss)
+        groups = ", ".join(f"{name} {value:.3f}" for name, value in figures.groups.items())
+        print(f"step {pace.step}: loss {loss:.3f}, Dice {groups}; {pace.seconds_left:.0f} s left", flush=True)
+        if figures.mean > pace.best:
+            _write(self._validated.state_dict(), self._run.best)
+        return figures.mean
+
+    def _save(self) -> None:
+        state: dict[str, Any] = {"network": self.network.state_dict(), "optimizer": self._optimizer.state_dict()}
+        state |= {"scaler": self._scaler.state_dict(), "pace": self._pace.state()}
+        if self._average:
+            state["average"] = self._average.state_dict()
+        _write(state, self._run.last)
 
     def _resume(self) -> None:
-        state: dict[str, Any] = torch.load(self._run.last, map_location=self._run.device, weights_only=True)
+        state: dict[str, Any] = torch.load(self._run.last, map_location=self._ranks.device, weights_only=True)
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self._step, self._seconds, self._best = state["step"], state["seconds"], state["best"]
-        print(f"resumed at step {self._step}", flush=True)
+        self._scaler.load_state_dict(state["scaler"])
+        self._pace.restore(state["pace"])
+        if self._average:
+            self._average.load_state_dict(state["average"])
+        print(f"resumed at step {self._pace.step}", flush=True)
 
 
-def dice(found: Tensor, truth: Tensor) -> float:
-    """Dice of two masks; 1.0 where both are empty."""
-    total = float(found.sum() + truth.sum())
-    return 2 * float((found & truth).sum()) / total if total else 1.0
+def _write(content: Any, path: Path) -> None:
+    """In one move: a run that is killed while it writes keeps its former checkpoint."""
+    partial = path.with_suffix(".partial")
+    torch.save(content, partial)
+    partial.replace(path)
 
 
-@torch.inference_mode()
-def slice_dice(network: nn.Module, recipe: Recipe, slices: list[Slice], device: str) -> float:
-    """Mean in-plane Dice over whole slices, each repeated to a thin pseudo-volume and seen through windows.
-
-    Through windows as a patient's series is: to see a whole slice at once, with all its air, shifts what instance
-    normalisation makes of it, and takes a third off the figure.
-    """
-    network.eval()
-    window = (recipe.slice_depth, *recipe.patch[1:])
-    figures = []
-    for item in slices:
-        volume = scale(item.hounsfield, recipe)[None, None, None].repeat(1, 1, recipe.slice_depth, 1, 1).to(device)
-        logits = sliding_window_inference(volume, window, 1, network, recipe.overlap, mode="gaussian")
-        found = logits[0].argmax(0)[recipe.slice_depth // 2].cpu() == TARGET
-        figures.append(dice(found, item.mask > 0.5))
-    return sum(figures) / len(figures)
+@contextmanager
+def _progress(recipe: Recipe, pace: Pace, *, visible: bool) -> Iterator[Any]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), disable=not visible) as progress:
+        task = progress.add_task(recipe.name, total=recipe.steps, completed=pace.step)
+        yield lambda step, loss: progress.update(task, completed=step, description=f"{recipe.name} loss {loss:.3f}")
 
 
-@torch.inference_mode()
-def synthetic_dice(network: nn.Module, recipe: Recipe, anatomies: list[Anatomy], device: str) -> float:
-    """Mean Dice over synthetic patches of seeds that training never uses."""
-    network.eval()
-    figures = []
-    for seed in VALIDATION_SEEDS:
-        sample = synthetic_sample(anatomies, recipe, seed)
-        found = network(scale(sample.hounsfield, recipe)[None, None].to(device))[0].argmax(0).cpu() == TARGET
-        figures.append(dice(found, sample.labels == TARGET))
-    return sum(figures) / len(figures)
-
-
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=Path, default=Path(__file__).parent / "recipes" / "pancreas-3d.toml")
-    parser.add_argument("--data", type=Path, required=True, help="folder with anatomies/ and nih-slices/")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the training data, as the recipe names it")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an existing one is resumed")
-    parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--steps", type=int, default=1_000_000)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="ends the run sooner than its steps")
+    parser.add_argument("--steps", type=int, help="in the place of the recipe's")
+    parser.add_argument("--fold", help="K/N: validate on the K-th of N parts of the patients, K from 0")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--weights", type=Path, help="weights of another run to begin with")
-    given = parser.parse_args()
-    run = Run(given.out, given.minutes, given.steps, given.seed, given.workers, given.device, given.weights)
-    anatomies, slices = read_anatomies(given.data / "anatomies"), read_slices(given.data / "nih-slices")
-    best = Trainer(read_recipe(given.recipe), run, anatomies, slices).train()
-    print(f"best mean Dice {best:.3f}; weights in {run.best}")
+    parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard's events too")
+    given = parser.parse_args(arguments)
+    recipe = read_recipe(given.recipe)
+    if given.steps:
+        recipe = recipe.model_copy(update={"steps": given.steps})
+    run = Run(given.out, given.minutes, given.seed, given.workers, given.weights, given.tensorboard)
+    with join(given.device) as ranks:
+        source = make_source(recipe, given.data, given.out, parse_fold(given.fold))
+        best = Trainer(recipe, run, source, ranks).train()
+        if ranks.is_first:
+            print(f"best mean Dice {best:.3f}; weights in {run.best}")
 
 
 if __name__ == "__main__":

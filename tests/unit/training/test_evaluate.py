@@ -24,7 +24,7 @@ from tests.phantom import PANCREAS, PhantomOptions, centres, scan
 from tests.results import scan_phantom
 from training.cases import Case, read_cases, read_source, slice_cases
 from training.datasets import find_examples
-from training.evaluate import Results, finite, judge, judge_all, main, thin, write
+from training.evaluate import Results, finite, judge, judge_all, main, write
 from training.examples import Options as DataOptions
 from training.grids import upright_grid
 
@@ -156,7 +156,7 @@ def write_pictures(folder: Path) -> Path:
 def test_slices_are_judged_in_their_plane_along_the_same_path(tmp_path: Path) -> None:
     examples = find_examples(write_pictures(tmp_path), options=DataOptions(pixel_mm=1.0))
     (case,) = slice_cases(examples, "pancreas", planes=8, plane_mm=3.0)
-    row, _ = judge(case, thin(threshold_model(minimum_slices=20), 8))
+    row, _ = judge(case, threshold_model(minimum_slices=8))
     assert row.dice > 0.95
     assert row.true_ml == pytest.approx(20 * 32 * 3 / 1000)
     assert row.patient == "PANCREAS_0001"
