@@ -13,7 +13,7 @@ import pickle
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,19 +80,21 @@ def write_bundle(
     network: nn.Module | Sequence[nn.Module],
     model_card: str,
     origin: Origin = OURS,
+    *,
+    half: bool = False,
 ) -> Card:
     """Write a bundle; returns the card with the number of members and the hash of the weights as they stand on disk.
 
     network: one, or the members of an ensemble, all built by the card's name and arguments.
     model_card: Markdown on what the model was trained on, its measured figures and its limits.
-    origin: whose the model is.
+    origin: whose the model is. half: keep the weights in half precision, in half the space; they are used in single.
     """
     members = [network] if isinstance(network, nn.Module) else list(network)
     for part in (METADATA, WEIGHTS, MODEL_CARD):
         (folder / part).parent.mkdir(parents=True, exist_ok=True)
     paths = [folder / weights for weights in weights_of(len(members))]
     for member, path in zip(members, paths, strict=True):
-        torch.save({name: tensor.detach().cpu() for name, tensor in member.state_dict().items()}, path)
+        torch.save({name: _stored(tensor, half) for name, tensor in member.state_dict().items()}, path)
     card = replace(card, members=len(members), sha256=_digest(paths))
     _write_json(folder / METADATA, metadata(card, origin))
     for stale in (INFERENCE, TRAINING):
@@ -102,6 +104,19 @@ def write_bundle(
         _write_json(folder / TRAINING, train(card))
     (folder / MODEL_CARD).write_text(model_card, encoding="utf-8")
     return card
+
+
+def record_repeatability(folder: Path, percent: float) -> Card:
+    """Put a measured repeatability coefficient into a bundle's card; raises BadBundle. Returns the card."""
+    card = replace(_read_card(folder), repeatability_percent=percent)
+    content = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+    _write_json(folder / METADATA, content | {"card": asdict(card)})
+    return card
+
+
+def _stored(tensor: Tensor, half: bool) -> Tensor:
+    tensor = tensor.detach().cpu()
+    return tensor.half() if half and tensor.is_floating_point() else tensor
 
 
 @contextmanager

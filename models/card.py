@@ -40,6 +40,8 @@ class Card:
     members: networks whose probabilities are averaged.
     flips: out of "LPS", in this order: the patient's axes to mirror along. Probabilities are averaged over all ways to
         mirror along some of them, 2 to the power of their number. For models that learnt from mirrored images.
+    repeatability_percent: the model's repeatability coefficient, 2.77 within-subject SD, in percent of the volume, as
+        measured by re-analysis (Bland and Altman 1986): smaller changes may be error. None: not measured.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Card:
     padding: str = "constant"
     members: int = 1
     flips: str = ""
+    repeatability_percent: float | None = None
 
     def __post_init__(self) -> None:
         if sorted(["LR", "AP", "SI"], key=str) != sorted(_pairs(self.orientation), key=str):

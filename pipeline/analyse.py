@@ -23,6 +23,8 @@ from pipeline.series import Series, read_volume
 from pipeline.sr import to_sr
 from pipeline.volume import Segmentation, Volume
 
+_OF_THE_MODEL = ("name", "version", "sha256", "members", "flips", "repeatability_percent", "statement")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -126,6 +128,6 @@ def describe(measurement: Findings | Measurement, card: Card | None = None) -> d
         "components": measurement.components,
         "left_out_ml": round(measurement.left_out_ml, 3),
         "flags": {str(flag): flag.meaning for flag in measurement.flags},
-        "model": {key: getattr(card, key) for key in ("name", "version", "sha256", "members", "flips", "statement")},
+        "model": {key: getattr(card, key) for key in _OF_THE_MODEL},
         "pipeline_version": VERSION,
     }

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from models.bundle import write_bundle
+from models.bundle import MODEL_CARD, write_bundle
 from models.card import Card
 from models.networks import build
 from training.recipe import Recipe, read_recipe
 
 
-def export(recipe: Recipe, checkpoint: Path, version: str, folder: Path) -> Card:
+def export(recipe: Recipe, checkpoints: Sequence[Path], version: str, folder: Path, *, half: bool = False) -> Card:
     """Write the bundle; a model card (`docs/README.md`) that is there already is kept. Returns the card.
 
-    checkpoint: `best.pt`, or `last.pt`, of which the moving average is taken where the recipe keeps one.
+    checkpoints: of one run, or of several as members of an ensemble: `best.pt`, or `last.pt`, of which the moving
+    average is taken where the recipe keeps one. half: keep the weights in half precision.
     """
     card = recipe.to_card(version)
-    network = build(card.network, card.network_arguments)
-    network.load_state_dict(_weights(torch.load(checkpoint, map_location="cpu", weights_only=True)))
-    text = folder / "docs" / "README.md"
-    return write_bundle(
-        folder, card, network, text.read_text(encoding="utf-8") if text.exists() else f"# {card.name}\n"
-    )
+    networks = [build(card.network, card.network_arguments) for _ in checkpoints]
+    for network, checkpoint in zip(networks, checkpoints, strict=True):
+        network.load_state_dict(_weights(torch.load(checkpoint, map_location="cpu", weights_only=True)))
+    text = folder / MODEL_CARD
+    model_card = text.read_text(encoding="utf-8") if text.exists() else f"# {card.name}\n"
+    return write_bundle(folder, card, networks, model_card, half=half)
 
 
 def _weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -40,7 +42,9 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", type=Path, default=Path(__file__).parent / "recipes" / "pancreas-3d.toml")
-    parser.add_argument("--run", type=Path, required=True, help="folder of the training run")
+    runs = "folder of the training run; of several, such as folds, each becomes a member of an ensemble"
+    parser.add_argument("--run", type=Path, action="append", required=True, help=runs)
+    parser.add_argument("--half", action="store_true", help="keep the weights in half precision")
     parser.add_argument(
         "--checkpoint",
         choices=("last", "best"),
@@ -50,7 +54,8 @@ def main() -> None:
     parser.add_argument("--version", required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
     given = parser.parse_args()
-    card = export(read_recipe(given.recipe), given.run / f"{given.checkpoint}.pt", given.version, given.out)
+    checkpoints = [run / f"{given.checkpoint}.pt" for run in given.run]
+    card = export(read_recipe(given.recipe), checkpoints, given.version, given.out, half=given.half)
     print(f"{given.out}: {card.name} {card.version}, weights {card.sha256}")
 
 

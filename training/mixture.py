@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from training.batches import Check, Part
-from training.recipe import Recipe, Synthetic
+from training.recipe import Mixed, Recipe
 from training.slices import Slice, pseudo_volume
-from training.synthetic import Anatomy, Sample, read_anatomy, synthesise
+from training.synthetic import LABELS, Anatomy, Sample, read_anatomy, synthesise
 
 _RIMS = (4, 10)  # a lean and a stout body of each, in 3 mm of fat around the organs
 VALIDATION_SEEDS = range(1_000_000, 1_000_012)
@@ -32,13 +32,19 @@ def read_anatomies(folder: Path) -> list[Anatomy]:
 
 
 class Mixture:
-    """A source of synthetic CT, all labels known, and of real slices as thin pseudo-volumes, only the target known."""
+    """A source of synthetic CT, all labels known, and of real slices as thin pseudo-volumes, only the target known.
+
+    Labels of synthetic CT that the recipe's model does not have are background. Raises ValueError where it has others.
+    """
 
     def __init__(
         self, recipe: Recipe, anatomies: Sequence[Anatomy], training: Sequence[Slice], validation: Sequence[Slice]
     ) -> None:
-        if not isinstance(recipe.data, Synthetic):
-            raise ValueError(f"{recipe.name}: its data are not synthetic")
+        if not isinstance(recipe.data, Mixed):
+            raise ValueError(f"{recipe.name}: its data are no mixture")
+        first = {channel: LABELS.get(channel) for channel in range(len(recipe.card.labels))}
+        if recipe.card.labels != first:
+            raise ValueError(f"{recipe.name}: its labels are not the first of synthetic CT's, {LABELS}")
         self._recipe, self._data = recipe, recipe.data
         self._anatomies, self._training, self._validation = anatomies, training, validation
         # A patient of many slices is seen oftener than one of few, but not as much: their slices are alike.
@@ -87,7 +93,9 @@ class Mixture:
     def _sample(self, seed: int) -> Sample:
         """The sample of a seed; the anatomies take turns."""
         anatomy = self._anatomies[seed % len(self._anatomies)]
-        return synthesise(anatomy, self._data.crop, seed, spacing_mm=self._recipe.card.spacing_mm)
+        sample = synthesise(anatomy, self._data.crop, seed, spacing_mm=self._recipe.card.spacing_mm)
+        known = torch.where(sample.labels < len(self._recipe.card.labels), sample.labels, 0)
+        return Sample(sample.hounsfield, known)
 
     def _scale(self, hounsfield: Tensor) -> Tensor:
         """HU as the card scales them."""

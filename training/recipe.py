@@ -34,6 +34,7 @@ class Contract(_Table):
     labels: dict[int, str]
     target: int = 1
     minimum_slices: PositiveInt = 20
+    padding: Literal["constant", "replicate"] = "constant"
 
 
 class Named(BaseModel):
@@ -57,6 +58,8 @@ class Optimisation(_Table):
     stop_after: validations without improvement after which the run ends; 0 never.
     ema: decay of the exponential moving average of the weights that is validated and kept, less in the first steps;
     0 keeps the weights.
+    frozen_statistics: batch normalisation keeps the statistics that the weights came with, as it must where the parts
+    of a step are too few or of too different kinds.
     precision: what a GPU, or a CPU that can, computes in.
     """
 
@@ -71,6 +74,7 @@ class Optimisation(_Table):
     plateau_patience: PositiveInt = 4
     stop_after: int = 0
     ema: Share = 0.0
+    frozen_statistics: bool = False
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
@@ -96,8 +100,8 @@ class Examples(_Table):
     automatic: bool = False
 
 
-class Synthetic(_Table):
-    """Synthetic CT from label maps, in which all labels are known, and real slices, in which only the target is.
+class Mixed(_Table):
+    """Synthetic CT from label maps, all labels known, and real slices, only the target known; or one of the two.
 
     crop: voxels (slice, row, column) of synthetic CT that are learnt from at once; in rows and columns, of slices too.
     slice_depths: to how many planes real slices are repeated, in turns; of deeper ones there are fewer in a step,
@@ -106,7 +110,7 @@ class Synthetic(_Table):
     learning from it.
     """
 
-    kind: Literal["synthetic"]
+    kind: Literal["mixture"]
     crop: Sizes
     synthetic_per_step: int
     slices_per_step: int
@@ -130,7 +134,7 @@ class Recipe(_Table):
     pretrained: Literal["", "imagenet"] = ""
     loss: Named
     optimisation: Optimisation
-    data: Annotated[Examples | Synthetic, Field(discriminator="kind")]
+    data: Annotated[Examples | Mixed, Field(discriminator="kind")]
     augment: tuple[Named, ...] = ()
 
     @model_validator(mode="after")

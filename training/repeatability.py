@@ -21,7 +21,7 @@ import torch
 from highdicom import VolumeGeometry
 from numpy.typing import NDArray
 
-from models.bundle import Model
+from models.bundle import Model, record_repeatability
 from pipeline.analyse import Options, segment
 from pipeline.errors import UnfitSeries
 from pipeline.preprocess import resample
@@ -213,8 +213,11 @@ def main(arguments: list[str] | None = None) -> None:
     add_model_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("repeatability.json"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--record", action="store_true", help="put the coefficient into the bundle's card")
     parser.add_argument("series", type=Path, nargs="+", help="folder of DICOM files, or NIfTI file")
     given = parser.parse_args(arguments)
+    if given.record and len(given.bundle) > 1:
+        parser.error("--record: of several bundles as one there is no card to put it into")
     model = read_model(given.bundle, given.device, given.flips)
     measured = []
     for number, path in enumerate(given.series, 1):
@@ -224,6 +227,8 @@ def main(arguments: list[str] | None = None) -> None:
     content = describe(measured, model)
     given.out.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     print(json.dumps(content["all"], indent=2))
+    if given.record and content["all"]["repeatability_coefficient_percent"] is not None:
+        record_repeatability(given.bundle[0], round(content["all"]["repeatability_coefficient_percent"], 1))
 
 
 if __name__ == "__main__":

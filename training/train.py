@@ -28,7 +28,7 @@ from training.pretrained import begin_with_imagenet
 from training.ranks import Ranks, join
 from training.recipe import Recipe, read_recipe
 from training.sources import make_source, parse_fold
-from training.validation import Figures, validate
+from training.validation import validate
 
 _PREVIEWS = 6
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -109,6 +109,9 @@ class Trainer:
 
     def _learn(self, network: nn.Module, parts: tuple[Part, ...]) -> float:
         network.train()
+        if self._recipe.optimisation.frozen_statistics:
+            for module in network.modules():
+                module.train(not isinstance(module, nn.modules.batchnorm._BatchNorm))
         # By the step, so that dropout too is the same in a resumed run.
         torch.manual_seed(hash((self._run.seed, self._pace.step, self._ranks.rank)))
         for group in self._optimizer.param_groups:
@@ -116,7 +119,7 @@ class Trainer:
         device = self._ranks.device
         total = torch.zeros((), device=device)
         for part in parts:
-            with torch.autocast(device.split(":")[0], self._precision, enabled=self._precision != torch.float32):
+            with self._autocast():
                 logits = network(part.images.to(device))
             total = total + self._part_loss(logits.float(), part, device)
         self._optimizer.zero_grad()
@@ -129,6 +132,10 @@ class Trainer:
             self._average.update_parameters(self.network)
         return float(total.detach())
 
+    def _autocast(self) -> torch.autocast:
+        kind = self._ranks.device.split(":")[0]
+        return torch.autocast(kind, self._precision, enabled=self._precision != torch.float32)
+
     def _part_loss(self, logits: torch.Tensor, part: Part, device: str) -> torch.Tensor:
         labels = part.labels[:, None].to(device)
         if part.partial:
@@ -140,9 +147,9 @@ class Trainer:
         if journal is None:  # the first process tells the others
             return 0.0
         card = self._recipe.card
-        figures: Figures = validate(
-            self._validated, self._source.checks(), card.target, keep=_PREVIEWS, overlap=card.overlap
-        )
+        with self._autocast():
+            looks = {"overlap": card.overlap, "padding_mode": card.padding}
+            figures = validate(self._validated, self._source.checks(), card.target, keep=_PREVIEWS, **looks)
         pace = self._pace
         journal.write(figures, step=pace.step, seconds=pace.seconds, learning_rate=pace.learning_rate, loss=loss)
         groups = ", ".join(f"{name} {value:.3f}" for name, value in figures.groups.items())

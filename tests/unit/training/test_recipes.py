@@ -133,7 +133,7 @@ def test_a_recipe_goes_from_its_data_to_a_judged_bundle(path: Path, tmp_path: Pa
     recipe = small(path)
     source = source_of(recipe, tmp_path)
     Trainer(recipe, Run(tmp_path / "run"), source, Ranks(0, 1, "cpu")).train()
-    card = export(recipe, tmp_path / "run" / "best.pt", "1.2.3", tmp_path / "bundle")
+    card = export(recipe, [tmp_path / "run" / "best.pt"], "1.2.3", tmp_path / "bundle", half=True)
     model = read_bundle(tmp_path / "bundle")
     assert (model.card, card.name, card.target) == (card, path.stem, 1)
 

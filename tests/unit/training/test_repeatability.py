@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from models.bundle import write_bundle
+from models.bundle import read_bundle, record_repeatability, write_bundle
 from models.networks import build
 from pipeline.volume import Volume
 from tests.fakes import CARD, threshold_model
@@ -116,3 +116,13 @@ def test_the_command_writes_what_a_model_card_can_hold(tmp_path: Path) -> None:
     content = json.loads(out.read_text(encoding="utf-8"))
     assert content["model"]["name"] == card.name
     assert len(content["measured"]) == 1 + len(CHANGES)
+
+
+def test_a_coefficient_is_put_into_the_card_and_the_weights_stay(tmp_path: Path) -> None:
+    arguments = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "channels": [2, 2], "strides": [2]}
+    card = write_bundle(
+        tmp_path, replace(CARD, network="UNet", network_arguments=arguments), build("UNet", arguments), "# of it\n"
+    )
+    assert card.repeatability_percent is None
+    assert record_repeatability(tmp_path, 12.5) == replace(card, repeatability_percent=12.5)
+    assert read_bundle(tmp_path).card.repeatability_percent == 12.5
