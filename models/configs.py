@@ -11,7 +11,11 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
+from monai.networks import nets
+
 from models.card import Card
+from models.dints import definition
+from models.networks import NETWORKS
 
 _SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 _PACKAGES = {"fire": "0.7.1", "nibabel": "5.4.2", "pytorch-ignite": "0.5.5"}
@@ -153,9 +157,19 @@ def _start(card: Card) -> Config:
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "spacing": list(card.spacing_mm),
         **(_GRID if card.convention == "monai" else {}),
-        "network_def": {"_target_": card.network, **card.network_arguments},
+        "network_def": _network(card),
         "network": "$@network_def.to(@device)",
     }
+
+
+def _network(card: Card) -> Config:
+    """MONAI's classes by their names, so that MONAI alone is needed; ours by where they are."""
+    if card.network == "DiNTS":
+        return {"_target_": "DiNTS", **definition(card.network_arguments)}
+    network = NETWORKS[card.network]
+    is_ours = getattr(nets, card.network, None) is not network
+    target = f"{network.__module__}.{network.__name__}" if is_ours else card.network
+    return {"_target_": target, **card.network_arguments}
 
 
 def _preprocessing(card: Card, keys: Sequence[str]) -> list[Config]:

@@ -21,6 +21,7 @@ from monai.networks.nets import (
 from torch import Tensor, nn
 
 from models.dilated import DilatedUNet
+from models.dints import FoundDiNTS
 from models.lite_unet import LiteUNet
 from models.unets import Folds
 
@@ -37,6 +38,7 @@ class UNetPlusPlus(BasicUNetPlusPlus):
 NETWORKS: dict[str, type[nn.Module]] = {
     "AttentionUnet": AttentionUnet,
     "DilatedUNet": DilatedUNet,
+    "DiNTS": FoundDiNTS,
     "DynUNet": DynUNet,
     "FlexibleUNet": FlexibleUNet,
     "Folds": Folds,

@@ -169,7 +169,7 @@ def _load(network: nn.Module, weights: Mapping[str, Any]) -> None:
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint, memory-mapped: what of it is never used (the optimiser's state, half of the file) is never read."""
-    with blaming(path), safe_globals(_numbers()):
+    with blaming(path), safe_globals(numpy_numbers()):
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except pickle.UnpicklingError:
@@ -180,7 +180,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         return content
 
 
-def _numbers() -> list[Any]:
+def numpy_numbers() -> list[Any]:
     """What numpy's numbers are pickled with, in numpy 2 and before: nnU-Net logs losses and scores as such."""
     scalar = np.float64(0).__reduce__()[0]
     kinds = [type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import SimpleITK as sitk
 import torch
 from highdicom import VolumeGeometry
 from torch import nn
@@ -41,6 +44,7 @@ def volume() -> Volume:
     waves = np.sin(z / 8) * np.cos(y / 11) + np.sin((x + y) / 14) * np.cos((z - x) / 12)
     hounsfield = np.round(40 + 120 * waves + 2 * np.random.RandomState(7).standard_normal(SHAPE)).astype(np.int16)
     hounsfield[(z / 18 - 1) ** 2 + (y / 30 - 1) ** 2 + (x / 25 - 1) ** 2 > 0.9] = -1000
+    hounsfield[hounsfield == 0] = 1  # of 0 HU, interpolation's last bit decides what NormalizeIntensityd(nonzero) does
     geometry = VolumeGeometry.from_components(
         SHAPE,
         spacing=(2.5, 1.6, 1.4),
@@ -49,6 +53,17 @@ def volume() -> Volume:
         coordinate_system="PATIENT",
     )
     return Volume(hounsfield, Grid(geometry))
+
+
+def write_volume(volume: Volume, path: Path) -> None:
+    """As a NIfTI file."""
+    geometry = volume.grid.geometry
+    image = sitk.GetImageFromArray(volume.hounsfield)
+    image.SetOrigin(geometry.position)
+    image.SetSpacing(tuple(reversed(geometry.spacing)))
+    image.SetDirection(tuple(float(cosine) for cosine in geometry.direction[:, ::-1].ravel()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image, str(path))
 
 
 def draw(network: nn.Module, seed: int) -> None:

@@ -12,6 +12,7 @@ from dicomnode.models_cli import models
 from models.bundle import WEIGHTS
 from tests.fakes import write_flat_bundle
 from tests.nnunet_folders import write_folder
+from tests.zoo_folders import write_zoo
 
 RUNNER = CliRunner()
 
@@ -37,6 +38,17 @@ def test_an_imported_folder_is_listed_and_whole(tmp_path: Path, config: Path) ->
     assert "SHA-256 is" in RUNNER.invoke(models, ["list", str(bundle.parent)]).output
     broken = RUNNER.invoke(models, ["verify", str(bundle)])
     assert isinstance(broken.exception, Refused)
+
+
+def test_a_bundle_of_the_model_zoo_is_recognised(tmp_path: Path) -> None:
+    folder, bundle = write_zoo(tmp_path / "zoo", "dints"), tmp_path / "bundle"
+    refused = RUNNER.invoke(models, ["import", str(folder), str(bundle), "--orientation", "SAR"])
+    assert "are for folders of nnU-Net" in str(refused.exception)
+    imported = RUNNER.invoke(models, ["import", str(folder), str(bundle)])
+    assert (imported.exit_code, "dints segmentation" in imported.output) == (0, True)
+    assert "measures Pancreas" in RUNNER.invoke(models, ["verify", str(bundle)]).output
+    neither = RUNNER.invoke(models, ["import", str(tmp_path), str(tmp_path / "other")])
+    assert isinstance(neither.exception, Refused)
 
 
 def test_what_cannot_be_imported_leaves_nothing_behind(tmp_path: Path) -> None:

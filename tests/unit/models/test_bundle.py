@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,16 @@ def test_the_shipped_way_of_monai_makes_the_same_network(folder: Path) -> None:
     network = parser.get_parsed_content("network_def")
     network.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
     assert type(network) is NETWORKS["UNet"]
+
+
+def test_monai_finds_a_network_that_is_not_its_own(tmp_path: Path) -> None:
+    from monai.bundle import ConfigParser
+
+    arguments = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "features": [4, 4, 8, 8, 8, 4]}
+    card = replace(CARD, network="UNetPlusPlus", network_arguments=arguments)
+    write_bundle(tmp_path, card, build("UNetPlusPlus", arguments), "# tiny\n")
+    parser = ConfigParser(json.loads((tmp_path / INFERENCE).read_text()))
+    assert type(parser.get_parsed_content("network_def")) is NETWORKS["UNetPlusPlus"]
 
 
 @pytest.mark.parametrize("part", [METADATA, WEIGHTS])

@@ -26,19 +26,9 @@ from pipeline.nifti import read_nifti
 from pipeline.postprocess import largest_component
 from pipeline.series import open_series, read_volume
 from pipeline.volume import Volume
-from tests.monai_bundles import CARD, draw, volume
+from tests.monai_bundles import CARD, draw, volume, write_volume
 
 SAMPLE = Path(__file__).parents[3] / "samples" / "ge-discovery-abdomen"
-
-
-def write_volume(volume: Volume, path: Path) -> None:
-    geometry = volume.grid.geometry
-    image = sitk.GetImageFromArray(volume.hounsfield)
-    image.SetOrigin(geometry.position)
-    image.SetSpacing(tuple(reversed(geometry.spacing)))
-    image.SetDirection(tuple(float(cosine) for cosine in geometry.direction[:, ::-1].ravel()))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(image, str(path))
 
 
 def run_as_a_command(bundle: Path, config: str, **overrides: object) -> None:
