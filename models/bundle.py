@@ -2,7 +2,7 @@
 
 Of a bundle nothing is executed: `configs/metadata.json` is read as data, and the weights as tensors alone, after their
 SHA-256 was found right. What is written follows MONAI's layout, with configurations for MONAI's own tools to infer and
-to train where the model is one network and keeps to MONAI's conventions.
+to train where the model keeps to MONAI's conventions.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def write_bundle(
     _write_json(folder / METADATA, metadata(card, origin))
     for stale in (INFERENCE, TRAINING):
         (folder / stale).unlink(missing_ok=True)
-    if card.convention != "nnunet" and card.passes == 1:
+    if card.convention != "nnunet" and not card.flips:
         _write_json(folder / INFERENCE, inference(card))
         _write_json(folder / TRAINING, train(card))
     (folder / MODEL_CARD).write_text(model_card, encoding="utf-8")

@@ -31,6 +31,12 @@ _GRID = {
 }
 """The node's grid and smoothing (`pipeline.preprocess`), for images whose axes are the patient's."""
 
+_LOAD = "$@network.load_state_dict(torch.load(@weights, map_location=@device, weights_only=True))"
+_LOAD_ALL = (
+    "$[network.load_state_dict(torch.load(weights, map_location=@device, weights_only=True)) "
+    "for network, weights in zip(@networks, @all_weights, strict=True)]"
+)
+
 Config = dict[str, Any]
 
 
@@ -80,6 +86,7 @@ def inference(card: Card) -> Config:
     """
     return {
         **_start(card),
+        **(_members(card) if card.members > 1 else {}),
         "input": "$sorted(glob.glob(@bundle_root + '/input/*.nii.gz'))",
         "output_dir": "$@bundle_root + '/output'",
         "preprocessing": _compose(_preprocessing(card, ["image"])),
@@ -88,29 +95,50 @@ def inference(card: Card) -> Config:
         "inferer": _inferer(card),
         "postprocessing": _compose(
             [
-                _step("Activationsd", ["pred"], softmax=True),
+                _step("Activationsd", _predictions(card), softmax=True),
+                *([_step("MeanEnsembled", _predictions(card), output_key="pred")] if card.members > 1 else []),
                 _step("Invertd", ["pred"], transform="@preprocessing", orig_keys="image", nearest_interp=False),
                 _step("AsDiscreted", ["pred"], argmax=True),
                 _step("SaveImaged", ["pred"], output_dir="@output_dir", output_dtype="$np.uint8", output_postfix="seg"),
             ]
         ),
-        "evaluator": {
-            "_target_": "SupervisedEvaluator",
-            "device": "@device",
-            "val_data_loader": "@dataloader",
-            "network": "@network",
-            "inferer": "@inferer",
-            "postprocessing": "@postprocessing",
-        },
-        "initialize": ["$@network.load_state_dict(torch.load(@weights, map_location=@device, weights_only=True))"],
+        "evaluator": _evaluator(card),
+        "initialize": [_LOAD_ALL if card.members > 1 else _LOAD],
         "run": ["$@evaluator.run()"],
     }
+
+
+def _members(card: Card) -> Config:
+    """The networks of an ensemble, and where their weights are."""
+    further = [f"$@bundle_root + '/models/model_{number}.pt'" for number in range(1, card.members)]
+    return {
+        "all_weights": ["@weights", *further],
+        "networks": f"$[copy.deepcopy(@network) for _ in range({card.members})]",
+    }
+
+
+def _predictions(card: Card) -> list[str]:
+    return [f"pred_{number}" for number in range(card.members)] if card.members > 1 else ["pred"]
+
+
+def _evaluator(card: Card) -> Config:
+    evaluator = {
+        "device": "@device",
+        "val_data_loader": "@dataloader",
+        "inferer": "@inferer",
+        "postprocessing": "@postprocessing",
+    }
+    if card.members > 1:
+        networks = {"networks": "@networks", "pred_keys": _predictions(card)}
+        return {"_target_": "EnsembleEvaluator"} | evaluator | networks
+    return {"_target_": "SupervisedEvaluator"} | evaluator | {"network": "@network"}
 
 
 def train(card: Card) -> Config:
     """A configuration that trains the weights on with `imagesTr/*.nii.gz` and `labelsTr/*.nii.gz` of a folder.
 
     The labels' values are the card's channels. The trained weights, a state of the network, are put into `output_dir`.
+    Of an ensemble it is the first member.
     """
     files = "$[{'image': i, 'label': l} for i, l in zip(@images, @labels, strict=True)]"
     return {
@@ -143,7 +171,7 @@ def train(card: Card) -> Config:
             "loss_function": "@loss",
             "train_handlers": [{"_target_": "StatsHandler", "output_transform": "$lambda x: x[0]['loss']"}, "@saver"],
         },
-        "initialize": ["$@network.load_state_dict(torch.load(@weights, map_location=@device, weights_only=True))"],
+        "initialize": [_LOAD],
         "run": ["$@trainer.run()"],
     }
 
@@ -151,7 +179,7 @@ def train(card: Card) -> Config:
 def _start(card: Card) -> Config:
     """What both configurations begin with."""
     return {
-        "imports": ["$import glob"],
+        "imports": ["$import glob", "$import copy"],
         "bundle_root": ".",
         "weights": "$@bundle_root + '/models/model.pt'",
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",

@@ -102,12 +102,11 @@ def test_a_bundle_holds_several_networks(tmp_path: Path) -> None:
             assert torch.equal(kept(IMAGE), member(IMAGE))
 
 
-def test_what_looks_several_times_has_no_configuration_that_would_look_once(tmp_path: Path) -> None:
+def test_what_is_mirrored_has_no_configuration_that_would_look_once(tmp_path: Path) -> None:
     write(tmp_path, 1)
     assert (tmp_path / INFERENCE).exists()
-    write_bundle(tmp_path, card(), [network(1), network(2)], "# folds\n")
+    write(tmp_path, 1, flips="L")
     assert not (tmp_path / INFERENCE).exists()
-    assert not (write(tmp_path / "flips", 1, flips="L") / INFERENCE).exists()
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,18 @@ def test_monai_labels_as_the_node_does(tmp_path: Path, case: str) -> None:
     assert dice(ours, theirs) >= (1 if case in ("spacingd", "range") else 0.998)
 
 
+def test_monai_averages_members_as_the_node_does(tmp_path: Path) -> None:
+    card, seed = CASES["two axes"]
+    networks = [build(card.network, card.network_arguments) for _ in range(3)]
+    for number, network in enumerate(networks):
+        draw(network, seed + number)
+    write_bundle(tmp_path, card, networks, "# made up\n", half=True)
+    write_volume(volume(), tmp_path / "input" / "ct.nii.gz")
+    ours, theirs = masks(tmp_path, run_here)
+    assert np.count_nonzero(theirs) > 100
+    assert dice(ours, theirs) >= 0.998
+
+
 def test_monai_labels_the_sample_with_the_shipped_bundle_as_the_node_does(tmp_path: Path) -> None:
     bundle = shutil.copytree(default_bundle(), tmp_path / "bundle")
     sample = read_volume(open_series(sorted(SAMPLE.glob("*.dcm"))))
