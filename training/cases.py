@@ -15,8 +15,8 @@ from training.datasets import read_example
 from training.dicom_folders import read_series_folder
 from training.examples import Example, Labelled
 from training.grids import upright_grid
-from training.mixture import TEST_SEEDS, read_anatomies
-from training.synthetic import COARSE_MM, Anatomy, synthesise
+from training.mixture import TEST_SEEDS
+from training.synthetic_v1 import COARSE_MM, Anatomy, read_anatomies, synthesise
 
 _SHAPE = (80, 112, 128)  # 240 x 336 x 384 mm: larger than a window, so that the window slides
 _TARGET = 1
@@ -81,7 +81,7 @@ def synthetic_cases(folder: Path, seeds: Sequence[int] = TEST_SEEDS) -> Iterator
 def deform(anatomies: list[Anatomy], seeds: Sequence[int], shape: tuple[int, int, int] = _SHAPE) -> Iterator[Case]:
     """Synthetic CT of the seeds around the pancreas; the anatomies take turns."""
     for seed in seeds:
-        sample = synthesise(anatomies[seed % len(anatomies)], shape, seed, elsewhere=0)
+        sample = synthesise(anatomies[seed % len(anatomies)], shape, seed)
         grid = upright_grid(shape, (COARSE_MM, COARSE_MM, COARSE_MM))
         # Each deformation for itself: that they share their anatomies is said in the protocol.
         volume = Volume(_whole_hu(sample.hounsfield.numpy()), grid)

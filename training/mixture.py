@@ -4,31 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from training.anatomy import Anatomy
 from training.batches import Check, Part
 from training.recipe import Mixed, Recipe
 from training.slices import Slice, pseudo_volume
-from training.synthetic import LABELS, Anatomy, Sample, read_anatomy, synthesise
+from training.synthetic import Sample, synthesise
+from training.tissues import LABELS
 
-_RIMS = (4, 10)  # a lean and a stout body of each, in 3 mm of fat around the organs
 VALIDATION_SEEDS = range(1_000_000, 1_000_012)
 TEST_SEEDS = range(2_000_000, 2_000_020)
-
-
-def read_anatomies(folder: Path) -> list[Anatomy]:
-    """Every `NAME_117.nii.gz` with its `NAME_names.txt`, lean and stout; raises ValueError where there is none."""
-    maps = sorted(folder.glob("*_117.nii.gz"))
-    if not maps:
-        raise ValueError(f"{folder}: no label map *_117.nii.gz")
-    return [
-        read_anatomy(path, path.with_name(path.name.replace("_117.nii.gz", "_names.txt")), rim)
-        for rim in _RIMS
-        for path in maps
-    ]
 
 
 class Mixture:

@@ -6,12 +6,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.anatomy import read_anatomies
 from training.batches import Source
 from training.crops import Crops
 from training.datasets import find_examples
 from training.examples import Options
 from training.manifest import make_manifest, write_manifest
-from training.mixture import Mixture, read_anatomies
+from training.mixture import Mixture
 from training.recipe import Examples, Recipe
 from training.slices import read_slices
 from training.splits import Item, fold_by_patient, split_by_patient

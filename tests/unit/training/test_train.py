@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from models.bundle import read_bundle
+from training.anatomy import Anatomy, make_anatomy
 from training.batches import Check, Draws, Part
 from training.export import export
 from training.mixture import Mixture
 from training.ranks import Ranks
 from training.recipe import Recipe, read_recipe
 from training.slices import Slice
-from training.synthetic import Anatomy, make_anatomy
 from training.train import Run, Trainer
 
 ALONE = Ranks(0, 1, "cpu")
