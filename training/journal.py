@@ -79,7 +79,7 @@ def _draw(axes: Any, seen: Seen) -> None:
     check = seen.check
     truth = (check.labels == 1).numpy()
     plane = int(truth.sum((1, 2)).argmax()) if check.plane is None else check.plane
-    axes.imshow(check.image[plane].numpy(), cmap="gray", vmin=0, vmax=1)
+    axes.imshow(check.image[plane].numpy(), cmap="gray")
     for mask, colour, style in ((truth[plane], "#40e060", "dashed"), (seen.found[plane].numpy(), "#ff9020", "solid")):
         if mask.any():
             axes.contour(np.asarray(mask, float), [0.5], colors=colour, linewidths=1, linestyles=style)

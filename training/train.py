@@ -90,15 +90,17 @@ class Trainer:
         every = self._recipe.validate_every or max(1, self._source.steps_per_epoch // self._ranks.count)
         shared = self._ranks.share(self.network)
         draws = Draws(self._source, self._pace.step, self._ranks.rank, self._ranks.count)
+        losses: list[float] = []
         with _progress(self._recipe, self._pace, visible=self._ranks.is_first) as advance:
             lap = time.monotonic()
             for draw in itertools.takewhile(lambda _: not self._pace.is_over, loader(draws, self._run.workers)):
-                loss = [self._learn(shared, parts) for parts in draw][-1]
+                losses += [self._learn(shared, parts) for parts in draw]
                 lap, before = time.monotonic(), lap
                 self._pace.advance(self._ranks.tell(lap - before))
-                advance(self._pace.step, loss)
+                advance(self._pace.step, losses[-1])
                 if self._pace.step % every == 0 or self._pace.is_over:
-                    self._pace.note(self._ranks.tell(self._validate(journal, loss)))
+                    self._pace.note(self._ranks.tell(self._validate(journal, sum(losses) / len(losses))))
+                    losses.clear()
                     if self._ranks.is_first:
                         self._save()
         return self._pace.best

@@ -47,7 +47,8 @@ def validate(network: nn.Module, checks: Iterable[Check], target: int, *, keep: 
     """Look at every check through sliding windows, as the pipeline looks at a patient.
 
     To see a large slice at once, with all its air, would shift what instance normalisation makes of it.
-    window: more arguments of MONAI's `sliding_window_inference`. keep: of how many of each group the results are kept.
+    window: more arguments of MONAI's `sliding_window_inference`. keep: of how many names of each group the first result
+    is kept.
     Raises ValueError where there is nothing to validate on.
     """
     network.eval()
@@ -61,7 +62,8 @@ def validate(network: nn.Module, checks: Iterable[Check], target: int, *, keep: 
         at: Any = slice(None) if check.plane is None else check.plane
         figure = dice(found[at], check.labels[at] == target)
         figures[check.group].append(figure)
-        if len(figures[check.group]) <= keep:
+        alike = [one.check.name for one in seen if one.check.group == check.group]
+        if len(alike) < keep and check.name not in alike:
             seen.append(Seen(check, figure, found))
     if not figures:
         raise ValueError("nothing to validate on: hold more patients out")
