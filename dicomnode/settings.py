@@ -266,6 +266,11 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
     @property
+    def models_folder(self) -> Path:
+        """Where pulled models are kept: beside the archive folder."""
+        return self.archive.path.resolve().parent / "models"
+
+    @property
     def database_url(self) -> str:
         """The SQLAlchemy URL in force."""
         return self.database.url or f"sqlite:///{(self.archive.path.resolve().parent / 'node.db').as_posix()}"

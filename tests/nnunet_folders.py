@@ -127,6 +127,23 @@ def write_folder(
     return folder
 
 
+def in_first_form(plans: dict[str, Any], dataset: dict[str, Any]) -> None:
+    """The plans of the first releases of nnU-Net v2, TotalSegmentator's among them; an edit for `write_folder`."""
+    settings = plans["configurations"]["3d_fullres"]
+    stages = settings.pop("architecture")["arch_kwargs"]
+    settings.update(
+        UNet_class_name="PlainConvUNet",
+        UNet_base_num_features=4,
+        unet_max_num_features=8,
+        n_conv_per_stage_encoder=stages["n_conv_per_stage"],
+        n_conv_per_stage_decoder=stages["n_conv_per_stage_decoder"],
+        conv_kernel_sizes=stages["kernel_sizes"],
+        pool_op_kernel_sizes=stages["strides"],
+    )
+    plans["foreground_intensity_properties_by_modality"] = plans.pop("foreground_intensity_properties_per_channel")
+    dataset["modality"] = dataset.pop("channel_names")
+
+
 def write_checkpoint(
     path: Path, architecture: str, *, seed: int, stages: Mapping[str, Any] = STAGES, labels: int = 4, **changes: Any
 ) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from models.bundle import BadBundle, read_bundle
 from models.nnunet import Choice, import_nnunet, read_nnunet
-from tests.nnunet_folders import INTENSITY, write_checkpoint, write_folder
+from tests.nnunet_folders import INTENSITY, in_first_form, write_checkpoint, write_folder
 
 CHECKPOINT = "fold_0/checkpoint_final.pth"
 Edit = Callable[[dict[str, Any], dict[str, Any]], object]
@@ -28,22 +28,6 @@ def settings(plans: dict[str, Any]) -> dict[str, Any]:
 
 def arguments(plans: dict[str, Any]) -> dict[str, Any]:
     return settings(plans)["architecture"]["arch_kwargs"]
-
-
-def in_first_form(plans: dict[str, Any], dataset: dict[str, Any]) -> None:
-    """The plans of the first releases of nnU-Net v2."""
-    stages = settings(plans).pop("architecture")["arch_kwargs"]
-    settings(plans).update(
-        UNet_class_name="PlainConvUNet",
-        UNet_base_num_features=4,
-        unet_max_num_features=8,
-        n_conv_per_stage_encoder=stages["n_conv_per_stage"],
-        n_conv_per_stage_decoder=stages["n_conv_per_stage_decoder"],
-        conv_kernel_sizes=stages["kernel_sizes"],
-        pool_op_kernel_sizes=stages["strides"],
-    )
-    plans["foreground_intensity_properties_by_modality"] = plans.pop("foreground_intensity_properties_per_channel")
-    dataset["modality"] = dataset.pop("channel_names")
 
 
 def test_the_card_says_what_the_plans_say(folder: Path) -> None:
