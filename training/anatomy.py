@@ -19,10 +19,12 @@ from torch.nn import functional as nn_functional
 from training.tissues import INDEX, TISSUES, find_tissue
 
 MAP_MM = 1.5
+FAR, FARTHEST = 32, 4
 _COARSE = 4  # voxels of the map in one of the body's outline
 _CLOSING = 6  # coarse voxels that the union of organs is closed by, to make a body around it
 _ROOM = 16  # coarse voxels around the map, for the fat of stout bodies
 _MARGIN = 10  # voxels around the pancreas in which its distance is known
+_STIFF = ("pancreas", "lung", "trachea", "bone", "cartilage")  # tissues that do not grow into the fat around them
 _DEEP = ("stomach", "duodenum", "colon", "bowel", "kidney", "bone")  # tissues with a surface unlike their inside
 
 
@@ -50,12 +52,14 @@ class Distance:
 class Anatomy:
     """A label map. tissue: uint8 indices of TISSUES, fat wherever nothing is labelled.
 
+    beside: uint8, in fat within FARTHEST voxels of a soft tissue: that tissue, and FAR times the distance; else 0.
     depth: uint8, quarters of a millimetre below the surface of the voxel's class, 255 where that does not matter.
     pancreas, hull: distances to the pancreas's surface, and to that of all that is labelled, closed.
     places: indices (n, 3) of the pancreas. organs: for each class of the viscera its centre and radius, in voxels.
     """
 
     tissue: Tensor
+    beside: Tensor
     depth: Tensor
     pancreas: Distance
     hull: Distance
@@ -97,9 +101,14 @@ def make_anatomy(codes: Tensor, names: str) -> Anatomy:
         tissue_of[code] = INDEX[find_tissue(name)]
     tissue = tissue_of[array]
     pancreas = tissue == INDEX["pancreas"]
+    _add_mesenteric_trunks(tissue)
+    beside = _beside(tissue)
+    depth = _depth(array, classes)
+    depth[beside > 0] = 0
     return Anatomy(
         torch.from_numpy(tissue),
-        torch.from_numpy(_depth(array, classes)),
+        torch.from_numpy(beside),
+        torch.from_numpy(depth),
         _around(pancreas),
         _hull(array > 0),
         torch.from_numpy(np.argwhere(pancreas)),
@@ -116,6 +125,46 @@ def _depth(array: NDArray[np.uint8], classes: dict[int, str]) -> NDArray[np.uint
         millimetres = MAP_MM * (ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1, 1:-1] - 0.5)
         depth[box][inside] = np.minimum(4 * millimetres[inside], 254).astype(np.uint8)
     return depth
+
+
+def _beside(tissue: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Layer by layer outwards from the soft tissues; fat is 0, so that the maximum of neighbours is no fat."""
+    grown = np.where(np.isin(tissue, [INDEX[name] for name in _STIFF]), INDEX["fat"], tissue).astype(np.uint8)
+    beside = np.zeros_like(tissue)
+    for distance in range(1, FARTHEST + 1):
+        wider = grown.copy()
+        for axis in range(3):
+            of, to = np.swapaxes(grown, 0, axis), np.swapaxes(wider, 0, axis)
+            np.maximum(to[1:], of[:-1], out=to[1:])
+            np.maximum(to[:-1], of[1:], out=to[:-1])
+        layer = (wider > 0) & (grown == INDEX["fat"]) & (tissue == INDEX["fat"])
+        beside[layer] = wider[layer] + FAR * distance
+        grown = np.where(layer, wider, grown)
+    return beside
+
+
+def _add_mesenteric_trunks(tissue: NDArray[np.uint8]) -> None:
+    """The superior mesenteric artery and vein, which label maps leave out: down through the fat before the aorta."""
+    pancreas, aorta, portal = (np.argwhere(tissue == INDEX[name]) for name in ("pancreas", "aorta", "portal"))
+    if not (len(pancreas) and len(portal)):
+        return
+    vein = portal[portal[:, 0] <= portal[:, 0].min() + 4].mean(0)  # where the portal vein's label ends below
+    top = int(pancreas[:, 0].mean())
+    for slice_ in range(max(0, top - 60), top):
+        here = aorta[aorta[:, 0] == slice_]
+        if len(here):
+            fall = (top - slice_) * MAP_MM
+            front, middle = here[:, 1].min(), here[:, 2].mean()
+            _disc(tissue[slice_], "aorta", (front - min(fall, 18) / MAP_MM, middle), 3.2)
+            if slice_ < vein[0]:
+                row = max(vein[1], front - 24 / MAP_MM)
+                _disc(tissue[slice_], "portal", (row, min(vein[2], middle - 14 / MAP_MM)), 5.0)
+
+
+def _disc(plane: NDArray[np.uint8], name: str, centre: tuple[float, float], radius_mm: float) -> None:
+    rows, columns = np.ogrid[: plane.shape[0], : plane.shape[1]]
+    near = np.hypot(rows - centre[0], columns - centre[1]) * MAP_MM < radius_mm
+    plane[near & (plane == INDEX["fat"])] = INDEX[name]
 
 
 def _around(pancreas: NDArray[np.bool_]) -> Distance:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.anatomy import MAP_MM, Anatomy
+from training.anatomy import FAR, MAP_MM, Anatomy
 from training.fields import along_axes, chance, linear, random_field, uniform
 from training.tissues import INDEX
 
@@ -49,26 +49,43 @@ class Layout:
         self.tissue.masked_fill_(where, INDEX[name])
 
 
-def arrange(anatomy: Anatomy, places: Tensor, step_mm: Tensor, generator: torch.Generator) -> Layout:
-    """Look up the map at places (3, slice, row, column), in its voxels, `step_mm` apart; and change what is there."""
+def arrange(anatomy: Anatomy, places: Tensor, step_mm: Tensor, generator: torch.Generator, bowel_of: Anatomy) -> Layout:
+    """Look up the map at places (3, slice, row, column), in its voxels, `step_mm` apart; and change what is there.
+
+    bowel_of: another map, or the same, from which bowel may be borrowed.
+    """
     layout = _look_up(anatomy, places, step_mm, generator)
     _build_wall(layout, generator)
     if chance(generator, 0.5):
-        _rearrange_bowel(layout, places[1] - _row_behind_bowel(anatomy), generator)
+        before = places[1] < _row_behind_bowel(anatomy)
+        free = before & (layout.hull_mm < -4)
+        if chance(generator, 0.5):
+            _rearrange_bowel(layout, free, generator)
+        else:
+            _borrow_bowel(layout, free, bowel_of, places + _shift(anatomy, bowel_of, generator), generator)
     _reshape_pancreas(layout, generator)
-    if chance(generator, 0.6):
+    if chance(generator, 0.7):
         _crowd_pancreas(layout, generator)
     _fill_fat(layout, generator)
+    layout.put("pelvis", layout.are("kidney") & (layout.depth_mm > uniform(generator, 9, 14)))
     layout.put("cortex", layout.are("kidney") & (layout.depth_mm < uniform(generator, 4, 7.5)))
     layout.put("cortical", layout.are("bone") & (layout.depth_mm < uniform(generator, 1.3, 2.6)))
     return layout
 
 
-def _look_up(anatomy: Anatomy, places: Tensor, step_mm: Tensor, generator: torch.Generator) -> Layout:
-    shape, of = places.shape[1:], anatomy.tissue.shape
+def _index(places: Tensor, of: torch.Size, generator: torch.Generator) -> Tensor:
+    """Flat indices of the nearest voxels, now and then of the next: a map's stairs become gradual."""
+    shape = places.shape[1:]
     index = torch.zeros(shape, dtype=torch.int64)
-    for place, size in zip(places, of, strict=True):
-        index.mul_(size).add_(place.round().clamp_(0, size - 1).long())
+    jitter = uniform(generator, -0.45, 0.45, shape.numel()).view(shape)
+    for place, size, axis in zip(places, of, range(3), strict=True):
+        index.mul_(size).add_((place + jitter.flip(axis)).round_().clamp_(0, size - 1).long())
+    return index
+
+
+def _look_up(anatomy: Anatomy, places: Tensor, step_mm: Tensor, generator: torch.Generator) -> Layout:
+    shape = places.shape[1:]
+    index = _index(places, anatomy.tissue.shape, generator)
     half = [max(2, (n + 1) // 2) for n in shape]
     coarse = along_axes(places, [linear(n, size) for n, size in zip(half, shape, strict=True)])
     fine = [linear(size, n) for n, size in zip(half, shape, strict=True)]
@@ -76,8 +93,11 @@ def _look_up(anatomy: Anatomy, places: Tensor, step_mm: Tensor, generator: torch
     def field(cell_mm: float) -> Tensor:
         return random_field(shape, [cell_mm / step for step in step_mm.tolist()], generator)[0]
 
+    # Between organs of a lean body there is no fat; label maps leave a voxel or two there.
+    beside, reach_mm = anatomy.beside.flatten()[index], uniform(generator, 0, 6) + 1.2 * field(30)
+    grown = (beside > 0) & (((beside // FAR) - 0.5) * MAP_MM < reach_mm)
     return Layout(
-        anatomy.tissue.flatten()[index],
+        torch.where(grown, beside % FAR, anatomy.tissue.flatten()[index]),
         anatomy.depth.flatten()[index] * 0.25,
         along_axes(anatomy.hull.at(coarse), fine),
         along_axes(anatomy.pancreas.at(coarse), fine),
@@ -102,19 +122,35 @@ def _row_behind_bowel(anatomy: Anatomy) -> float:
     return float(rows.mean()) + 12 / MAP_MM if len(rows) else 0.0
 
 
-def _rearrange_bowel(layout: Layout, behind: Tensor, generator: torch.Generator) -> None:
+def _shift(anatomy: Anatomy, other: Anatomy, generator: torch.Generator) -> Tensor:
+    """From places in one map to such in the other: pancreas on pancreas, and then somewhere else."""
+    centres = [of.places.float().mean(0) for of in (anatomy, other) if len(of.places)]
+    return (centres[-1] - centres[0] + uniform(generator, -30, 30, 3))[:, None, None, None]
+
+
+def _rearrange_bowel(layout: Layout, free: Tensor, generator: torch.Generator) -> None:
     """Other loops in the place of the map's, anywhere in the fat in front of the kidneys."""
     erased = ["bowel"] + ["colon"] * chance(generator, 0.4) + ["stomach"] * chance(generator, 0.1)
     layout.put("fat", layout.are(*erased))
-    free = layout.are("fat") & (layout.hull_mm < -4) & (behind < 0)
-    _put_loops(layout, "bowel", free, float(uniform(generator, 24, 48)), uniform(generator, 0.25, 0.65))
+    share = uniform(generator, 0.25, 0.65)
+    _put_loops(layout, "bowel", free & layout.are("fat"), float(uniform(generator, 24, 48)), share)
+
+
+def _borrow_bowel(layout: Layout, free: Tensor, other: Anatomy, places: Tensor, generator: torch.Generator) -> None:
+    """The hollow organs of another body, or of another part of this one, wherever there is fat."""
+    layout.put("fat", layout.are("bowel"))
+    index = _index(places, other.tissue.shape, generator)
+    tissue = other.tissue.flatten()[index]
+    new = free & layout.are("fat") & torch.isin(tissue, torch.tensor([INDEX[name] for name in HOLLOW]))
+    layout.tissue = torch.where(new, tissue, layout.tissue)
+    layout.depth_mm = torch.where(new, other.depth.flatten()[index] * 0.25, layout.depth_mm)
 
 
 def _crowd_pancreas(layout: Layout, generator: torch.Generator) -> None:
     """Loops of jejunum and duodenum that touch the pancreas, as in the lean."""
     free = layout.are("fat") & (layout.pancreas_mm < uniform(generator, 10, 25)) & (layout.hull_mm < -4)
     name = "bowel" if chance(generator, 0.6) else "duodenum"
-    _put_loops(layout, name, free, float(uniform(generator, 16, 34)), uniform(generator, 0.3, 0.85))
+    _put_loops(layout, name, free, float(uniform(generator, 16, 34)), uniform(generator, 0.35, 0.95))
 
 
 def _put_loops(layout: Layout, name: str, where: Tensor, cell_mm: float, share: Tensor) -> None:
@@ -128,9 +164,9 @@ def _put_loops(layout: Layout, name: str, where: Tensor, cell_mm: float, share: 
 
 def _reshape_pancreas(layout: Layout, generator: torch.Generator) -> None:
     """Atrophy and growth, evenly and by lobules: the surface moves in and out."""
-    thinner_mm = uniform(generator, -2, 2)
-    lobules_mm = uniform(generator, 0, 2.2) * layout.field(float(uniform(generator, 5, 10)))
-    distance = layout.pancreas_mm + thinner_mm + lobules_mm + 1.5 * layout.field(25)
+    thinner_mm = uniform(generator, -2, 2.5)
+    lobules_mm = uniform(generator, 0, 1.6) * layout.field(float(uniform(generator, 5, 10)))
+    distance = layout.pancreas_mm + thinner_mm + lobules_mm + uniform(generator, 0.3, 2.2) * layout.field(28)
     layout.pancreas_mm = distance
     was, near = layout.are("pancreas"), distance < 0
     layout.put("fat", was & ~near)
@@ -138,10 +174,11 @@ def _reshape_pancreas(layout: Layout, generator: torch.Generator) -> None:
 
 
 def _fill_fat(layout: Layout, generator: torch.Generator) -> None:
-    """Vessels in the fat among the organs, and the duct in the pancreas."""
-    cell_mm = float(uniform(generator, 14, 26))
-    away_mm = torch.hypot(layout.field(cell_mm), layout.field(cell_mm)) * (cell_mm / _FIELD_SLOPE)
+    """Vessels in the fat among the organs, many thin and fewer thick ones, and the duct in the pancreas."""
     inside = layout.are("fat") & (layout.hull_mm < -3)
-    layout.put("branch", inside & (away_mm < uniform(generator, 0.8, 3.2)))
+    for thin, thick in ((7, 12), (12, 22)):
+        cell_mm = float(uniform(generator, thin, thick))
+        away_mm = torch.hypot(layout.field(cell_mm), layout.field(cell_mm)) * (cell_mm / _FIELD_SLOPE)
+        layout.put("branch", inside & (away_mm < uniform(generator, 0.05, 0.16) * cell_mm))
     duct_mm = uniform(generator, 0, 1.6)
     layout.put("duct", layout.are("pancreas") & (layout.pancreas_mm < -4) & (away_mm < duct_mm))

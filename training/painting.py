@@ -25,7 +25,7 @@ def paint(layout: Layout, step_mm: Tensor, generator: torch.Generator) -> Tensor
     hounsfield += strength[layout.tissue.int()] * (0.6 * grain + mottle)
     for name in _SOFT:
         share = uniform(generator, 0, 1) ** 3
-        _mix(hounsfield, layout.are(name), (grain - 2.5 + 2 * share).clamp(0, 1), float(table[INDEX["fat"]]))
+        _mix(hounsfield, layout.are(name), (grain - 2.8 + 2 * share).clamp(0, 1), float(table[INDEX["fat"]]))
     _add_strands(hounsfield, layout, mottle, generator)
     _add_vessels_of_liver(hounsfield, layout, float(table[INDEX["portal"]]), generator)
     _fill_bowel(hounsfield, layout, step_mm, generator)
@@ -54,15 +54,17 @@ def _fill_bowel(hounsfield: Tensor, layout: Layout, step_mm: Tensor, generator: 
     kind = layout.field(45)
     rows = layout.tissue.shape[1]
     behind_mm = (torch.arange(rows) - (rows - 1) / 2)[:, None] * step_mm[1]
-    content = uniform(generator, -5, 45) + 12 * layout.field(9)
-    if chance(generator, 0.4):
-        content = torch.where(kind > uniform(generator, -1, 1), content + uniform(generator, 60, 350), content)
-    faeces = uniform(generator, -60, 60) + 90 * layout.field(6)
+    food = layout.field(6)
+    content = uniform(generator, -5, 50) + uniform(generator, 3, 35) * food
+    if chance(generator, 0.45):  # feathery between the folds of the jejunum
+        agent = uniform(generator, 60, 350) * (0.8 + uniform(generator, 0, 0.5) * food)
+        content = torch.where(kind > uniform(generator, -1, 1), content + agent, content)
+    faeces = uniform(generator, -60, 60) + 90 * food
     content = torch.where(layout.are("colon") & (kind.abs() < 0.8), faeces, content)
     # The level is flat within a loop, and another one from loop to loop.
-    level_mm = uniform(generator, -75, -15) + 30 * (1.5 * layout.field(60)).round()
+    level_mm = uniform(generator, -95, -25) + 30 * (1.5 * layout.field(60)).round()
     content = torch.where(behind_mm < level_mm, torch.tensor(-960.0), content)
-    collapsed = kind < uniform(generator, -1.8, -0.3)
+    collapsed = kind < uniform(generator, -1.3, 0.5)
     hounsfield.copy_(torch.where(lumen & ~collapsed, content, hounsfield))
 
 

@@ -29,10 +29,18 @@ class Scanner:
     peak: float
     streaks: float
 
-    @property
-    def reach_mm(self) -> float:
-        """How far beyond the middles of the first and last slices a body must be known."""
-        return self.thickness_mm / 2 + self.increment_mm
+    def count(self, extent_mm: float) -> int:
+        """Slices from the first to the last that all between two places is made of."""
+        return math.ceil(extent_mm / self.increment_mm) + 1
+
+    def reach_mm(self, extent_mm: float, voxel_mm: float) -> float:
+        """How far beyond these two places a body must be known."""
+        slices_mm = (self.count(extent_mm) - 1) * self.increment_mm - extent_mm
+        return (slices_mm + self.seen_mm(voxel_mm)) / 2
+
+    def seen_mm(self, voxel_mm: float) -> float:
+        """What one slice is the mean of: the node averages where slices are thinner than the voxels of its model."""
+        return max(self.thickness_mm, voxel_mm)
 
 
 def draw_scanner(generator: torch.Generator) -> Scanner:
@@ -42,11 +50,11 @@ def draw_scanner(generator: torch.Generator) -> Scanner:
     return Scanner(
         thickness,
         thickness * (1.0 if chance(generator, 0.6) else 0.6),
-        float(uniform(generator, 0.4, 1.1)) * (0.6 if sharp else 1.0),
-        float(uniform(generator, 0.2, 0.7)) if sharp else 0.0,
-        math.exp(float(uniform(generator, math.log(4), math.log(24)))),
+        float(uniform(generator, 0.5, 1.3)) * (0.6 if sharp else 1.0),
+        float(uniform(generator, 0.1, 0.35)) if sharp else 0.0,
+        math.exp(float(uniform(generator, math.log(4), math.log(20)))),
         float(uniform(generator, 0.12, 0.4)),
-        float(uniform(generator, 4, 14)) if chance(generator, 0.12) else 0.0,
+        float(uniform(generator, 3, 9)) if chance(generator, 0.12) else 0.0,
     )
 
 
@@ -57,11 +65,10 @@ def scan(body: Tensor, step_mm: Tensor, shape: Shape, scanner: Scanner, generato
         for sizes, steps in ((body.shape, step_mm[0]), (shape, step_mm[1]))
     )
     fine, wanted = (float(step) for step in step_mm[:, 0])
-    count = math.ceil((shape[0] - 1) * wanted / scanner.increment_mm) + 1
+    count = scanner.count((shape[0] - 1) * wanted)
     slices = _middles(count, scanner.increment_mm)
     between = _shares((1 - (at[0][:, None] - slices).abs() / scanner.increment_mm).clamp(min=0))
-    thickness = max(scanner.thickness_mm, wanted)  # the node averages thinner slices, too
-    within = _shares(((thickness + fine) / 2 - (slices[:, None] - of[0]).abs()).clamp(0, fine))
+    within = _shares(((scanner.seen_mm(wanted) + fine) / 2 - (slices[:, None] - of[0]).abs()).clamp(0, fine))
     kernels = [_kernel(at[axis], of[axis], float(step_mm[1, axis]), scanner) for axis in (1, 2)]
     noise = _noise((min(count, shape[0]), *shape[1:]), step_mm[1], scanner, generator)
     if count < shape[0]:  # what lies between thick slices is interpolated, noise too
@@ -73,7 +80,7 @@ def _kernel(at: Tensor, of: Tensor, voxel_mm: float, scanner: Scanner) -> Tensor
     """A Gaussian, as wide as the kernel and the voxel together; sharp ones exceed at edges."""
     squares = (at[:, None] - of).square()
     width = scanner.blur_mm**2 + voxel_mm**2 / 12
-    soft, softer = (_shares(torch.exp(-squares / (2 * times * width))) for times in (1, 5))
+    soft, softer = (_shares(torch.exp(-squares / (2 * times * width))) for times in (1, 3))
     return soft + scanner.sharpening * (soft - softer)
 
 

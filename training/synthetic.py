@@ -21,7 +21,7 @@ from training.painting import paint
 from training.scanner import draw_scanner, scan
 from training.tissues import TISSUES
 
-_FINE_MM = 1.5  # of the grid on which a body is made, before it is scanned
+_FINE_MM = (1.0, 1.5)  # least and most between voxels of the grid on which a body is made, before it is scanned
 _PANCREAS = 1
 
 
@@ -40,20 +40,23 @@ def synthesise(
     *,
     spacing_mm: tuple[float, float, float] = (3.0, 3.0, 3.0),
     elsewhere: float = 0.35,
+    bowel_of: Anatomy | None = None,
 ) -> Sample:
     """A synthetic CT of the given shape and voxel size (slice, row, column); the same seed makes the same sample.
 
     elsewhere: share of samples from anywhere in the body, which show what the pancreas is not; the others cut it.
+    bowel_of: where some samples borrow their bowel, out of place; None: from the same map.
     """
     generator = torch.Generator().manual_seed(seed)
     scanner = draw_scanner(generator)
     wanted_mm = torch.tensor(spacing_mm)
-    inner = [max(1, round(size * step / _FINE_MM)) for size, step in zip(shape, spacing_mm, strict=True)]
+    inner = (wanted_mm * torch.tensor(shape) / (wanted_mm / 2).clamp(*_FINE_MM)).round().clamp(min=1).int().tolist()
     step_mm = wanted_mm * torch.tensor(shape) / torch.tensor(inner)
-    margin = math.ceil(scanner.reach_mm / float(step_mm[0]))
+    beyond_mm = scanner.reach_mm((shape[0] - 1) * spacing_mm[0], spacing_mm[0]) - spacing_mm[0] / 2
+    margin = math.ceil(beyond_mm / float(step_mm[0]) - 1e-3)
     fine = (inner[0] + 2 * margin, inner[1], inner[2])
     places = deform(anatomy, fine, step_mm, chance(generator, elsewhere), generator)
-    layout = arrange(anatomy, places, step_mm, generator)
+    layout = arrange(anatomy, places, step_mm, generator, bowel_of or anatomy)
     hounsfield = scan(paint(layout, step_mm, generator), torch.stack([step_mm, wanted_mm]), shape, scanner, generator)
     return Sample(hounsfield, _label(layout, margin, shape))
 

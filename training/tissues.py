@@ -31,12 +31,13 @@ TISSUES = {
     "fat": Tissue(0, (-108, -107, -106, -105, -105)),  # within the body, wherever a map says nothing
     "air": Tissue(0, (-1000, -1000, -1000, -1000, -1000)),
     "skin": Tissue(0, (10, 15, 20, 25, 25)),
-    "pancreas": Tissue(1, (40, 84, 110, 97, 76), ("pancreas",)),
+    "pancreas": Tissue(1, (40, 86, 114, 104, 80), ("pancreas",)),
     "duct": Tissue(1, (12, 14, 16, 16, 16)),
     "liver": Tissue(2, (57, 65, 78, 110, 94), ("liver",)),
     "spleen": Tissue(3, (48, 112, 128, 121, 97), ("spleen",)),
     "cortex": Tissue(4, (33, 165, 195, 180, 140)),
     "kidney": Tissue(4, (32, 55, 85, 150, 145), ("kidney_left", "kidney_right")),  # its medulla
+    "pelvis": Tissue(4, (10, 12, 14, 30, 380)),
     "stomach": Tissue(5, (38, 60, 78, 82, 72), ("stomach",)),
     "duodenum": Tissue(6, (38, 65, 88, 88, 74), ("duodenum",)),
     "colon": Tissue(6, (38, 58, 72, 78, 70), ("colon",)),
@@ -74,7 +75,7 @@ def draw_hounsfield(generator: torch.Generator) -> Tensor:
     share, dose, fatty = torch.rand(3, generator=generator).tolist()
     later = min(max(phase, 1), len(PHASES) - 2) + 1 if phase else 0  # nothing lies between plain and arterial
     between = phases[:, phase] + 0.6 * share * (phases[:, later] - phases[:, phase])
-    enhancement = (between - phases[:, 0]) * (0.65 + 0.65 * dose)
+    enhancement = (between - phases[:, 0]) * (0.7 + 0.6 * dose)
     spread = 4 + 0.08 * enhancement.abs()
     table = phases[:, 0] + enhancement + spread * torch.randn(len(phases), generator=generator)
     table[INDEX["liver"]] -= 45 * max(0.0, fatty - 0.7) / 0.3

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from training.anatomy import Anatomy, make_anatomy
+from training.anatomy import FAR, Anatomy, make_anatomy
 from training.synthetic import Sample, synthesise
+from training.tissues import INDEX
 
 NAMES = "1 pancreas 1.0\n2 liver 1.0\n3 lung_lower_lobe_left 1.0\n4 stomach 1.0\n5 vertebrae_L1 1.0"
 SHAPE = (16, 32, 32)
@@ -87,3 +88,26 @@ def test_any_grid_may_be_asked_for(anatomy: Anatomy, spacing_mm: tuple[float, fl
 def test_one_slice_cuts_the_pancreas(anatomy: Anatomy) -> None:
     found = [synthesise(anatomy, (1, 64, 64), seed, elsewhere=0).labels == 1 for seed in range(8)]
     assert sum(bool(mask.any()) for mask in found) >= 7
+
+
+def test_hollow_organs_are_borrowed_from_another_body() -> None:
+    codes = torch.zeros(60, 80, 90, dtype=torch.uint8)
+    codes[20:40, 25:55, 30:60] = 1
+    codes[:, 5:9, 5:85] = codes[:, 70:75, 5:85] = 5  # bone before and behind, and fat between
+    without = make_anatomy(codes, NAMES)
+    codes[:, 10:40, 10:80] = 4
+    other = make_anatomy(codes, NAMES)
+    lent, own = (
+        sum(int((synthesise(without, SHAPE, seed, elsewhere=0, bowel_of=of).labels == 5).sum()) for seed in range(6))
+        for of in (other, None)
+    )
+    assert lent > 100
+    assert own == 0
+
+
+def test_what_lies_close_is_grown_into_the_gaps_of_the_map(anatomy: Anatomy) -> None:
+    fat = anatomy.tissue == INDEX["fat"]
+    assert bool((anatomy.beside[fat] > 0).any())
+    assert not bool((anatomy.beside[~fat] > 0).any())
+    liver_beside = anatomy.beside[fat & (anatomy.beside % FAR == INDEX["liver"])] // FAR
+    assert sorted(set(liver_beside.tolist())) == [1, 2, 3, 4]
