@@ -99,10 +99,10 @@ class Trainer:
                 self._pace.advance(self._ranks.tell(lap - before))
                 advance(self._pace.step, losses[-1])
                 if self._pace.step % every == 0 or self._pace.is_over:
+                    self._save()  # whatever befalls the validation, what was learnt is kept
                     self._pace.note(self._ranks.tell(self._validate(journal, sum(losses) / len(losses))))
                     losses.clear()
-                    if self._ranks.is_first:
-                        self._save()
+                    self._save()
         return self._pace.best
 
     @property
@@ -149,9 +149,10 @@ class Trainer:
         if journal is None:  # the first process tells the others
             return 0.0
         card = self._recipe.card
-        with self._autocast():
-            looks = {"overlap": card.overlap, "padding_mode": card.padding}
-            figures = validate(self._validated, self._source.checks(), card.target, keep=_PREVIEWS, **looks)
+        looks = {"overlap": card.overlap, "padding_mode": card.padding}
+        figures = validate(
+            self._validated, self._source.checks(), card.target, precision=self._autocast(), keep=_PREVIEWS, **looks
+        )
         pace = self._pace
         journal.write(figures, step=pace.step, seconds=pace.seconds, learning_rate=pace.learning_rate, loss=loss)
         groups = ", ".join(f"{name} {value:.3f}" for name, value in figures.groups.items())
@@ -161,6 +162,8 @@ class Trainer:
         return figures.mean
 
     def _save(self) -> None:
+        if not self._ranks.is_first:
+            return
         state: dict[str, Any] = {"network": self.network.state_dict(), "optimizer": self._optimizer.state_dict()}
         state |= {"scaler": self._scaler.state_dict(), "pace": self._pace.state()}
         if self._average:

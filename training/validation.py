@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,12 +44,20 @@ def dice(found: Tensor, truth: Tensor) -> float:
 
 
 @torch.inference_mode()
-def validate(network: nn.Module, checks: Iterable[Check], target: int, *, keep: int = 0, **window: Any) -> Figures:
+def validate(
+    network: nn.Module,
+    checks: Iterable[Check],
+    target: int,
+    *,
+    precision: AbstractContextManager[Any] | None = None,
+    keep: int = 0,
+    **window: Any,
+) -> Figures:
     """Look at every check through sliding windows, as the pipeline looks at a patient.
 
     To see a large slice at once, with all its air, would shift what instance normalisation makes of it.
-    window: more arguments of MONAI's `sliding_window_inference`. keep: of how many names of each group the first result
-    is kept.
+    precision: what the network computes in, such as `torch.autocast`. keep: of how many names of each group the first
+    result is kept. window: more arguments of MONAI's `sliding_window_inference`.
     Raises ValueError where there is nothing to validate on.
     """
     network.eval()
@@ -57,7 +66,8 @@ def validate(network: nn.Module, checks: Iterable[Check], target: int, *, keep: 
     seen: list[Seen] = []
     for check in checks:
         image = check.image[None, None].to(device)
-        logits = sliding_window_inference(image, check.window, 1, network, mode="gaussian", **window)
+        with precision or nullcontext():  # of the network alone: the checks are made as they are read
+            logits = sliding_window_inference(image, check.window, 1, network, mode="gaussian", **window)
         found = logits[0].float().argmax(0).cpu() == target
         at: Any = slice(None) if check.plane is None else check.plane
         figure = dice(found[at], check.labels[at] == target)

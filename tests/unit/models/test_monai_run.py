@@ -127,8 +127,9 @@ def test_monai_finds_the_network_to_be_what_the_metadata_say(tmp_path: Path, cas
     monai.bundle.verify_net_in_out("network_def", meta_file=str(bundle / METADATA), config_file=str(bundle / INFERENCE))
 
 
-def test_the_shipped_configurations_are_those_that_are_written(tmp_path: Path) -> None:
-    model = read_bundle(default_bundle())
+@pytest.mark.parametrize("bundle", sorted(default_bundle().parent.iterdir()), ids=lambda bundle: bundle.name)
+def test_the_shipped_configurations_are_those_that_are_written(bundle: Path, tmp_path: Path) -> None:
+    model = read_bundle(bundle)
     write_bundle(tmp_path, model.card, cast(nn.Module, model.network), "")
     for part in (INFERENCE, TRAINING):
-        assert (default_bundle() / part).read_text() == (tmp_path / part).read_text()
+        assert (bundle / part).read_text() == (tmp_path / part).read_text()
