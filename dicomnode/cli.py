@@ -8,21 +8,17 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from dicomnode import dimse, history
-from dicomnode.database import Connection, open_database
+from dicomnode.console import AsJson, Config, errors, output, reading, short, tail, writing
 from dicomnode.deliveries import DeliveryEvent
 from dicomnode.errors import Misconfigured, Refused, Unavailable
 from dicomnode.files import find_dicom
@@ -31,7 +27,7 @@ from dicomnode.lifecycle import IllegalMove
 from dicomnode.models_cli import models
 from dicomnode.node import EXIT_MISCONFIGURED, Actor, Node, utc_now
 from dicomnode.selection import Selection
-from dicomnode.settings import CONFIG_VARIABLE, Settings, load
+from dicomnode.settings import load
 from dicomnode.store import Unknown, outbox, queue
 
 app = typer.Typer(
@@ -44,14 +40,6 @@ app = typer.Typer(
 rules = typer.Typer(help="The rules that say which series are analysed.", no_args_is_help=True)
 app.add_typer(rules, name="rules")
 app.add_typer(models, name="models")
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
-# Into a pipe or a file no table is folded; on a terminal it takes the width there is.
-output = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 240)
-
-Config = Annotated[
-    Path | None, typer.Option("--config", envvar=CONFIG_VARIABLE, help="Settings file (TOML).", dir_okay=False)
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 PeerText = Annotated[str, typer.Argument(metavar="AET@HOST:PORT", help="The application entity to ask.")]
 
 
@@ -162,7 +150,7 @@ def jobs(
 ) -> None:
     """List the newest jobs, or one job with every move it made."""
     settings, _ = load(config)
-    with _reading(settings) as connection:
+    with reading(settings) as connection:
         listed = queue.list_jobs(connection, limit) if job_id is None else [queue.job(connection, job_id)]
         sent = outbox.delivery_states(connection, [job.id for job in listed])
         moves = [] if job_id is None else queue.timeline(connection, job_id)
@@ -175,7 +163,7 @@ def jobs(
     if moves:
         table = Table("at (UTC)", "event", "state", "note")
         for entry in moves:
-            table.add_row(_short(entry.at), entry.event, entry.state, entry.note)
+            table.add_row(short(entry.at), entry.event, entry.state, entry.note)
         output.print(table)
 
 
@@ -183,8 +171,8 @@ def _print_jobs(rows: list[dict[str, Any]]) -> None:
     table = Table("job", "series", "rev", "images", "state", "tries", "updated (UTC)", "result or reason", "deliveries")
     for row in rows:
         sent = ", ".join(f"{count} {state}" for state, count in sorted(row["deliveries"].items()))
-        cells = [row["id"], _tail(row["series_instance_uid"]), row["revision"], row["instance_count"], row["state"]]
-        cells += [row["attempts"], _short(row["updated_at"]), row["reason"], sent]
+        cells = [row["id"], tail(row["series_instance_uid"]), row["revision"], row["instance_count"], row["state"]]
+        cells += [row["attempts"], short(row["updated_at"]), row["reason"], sent]
         table.add_row(*(str(cell) for cell in cells))
     output.print(table)
 
@@ -196,8 +184,7 @@ def requeue(
 ) -> None:
     """Run an ended job again; the same series and model make the same objects."""
     settings, _ = load(config)
-    database = open_database(settings.database_url)
-    with database.begin() as connection:
+    with writing(settings) as connection:
         job = queue.requeue(connection, job_id, utc_now())
     output.print(f"job {job.id} is {job.state}")
 
@@ -213,7 +200,7 @@ def volumes(
 ) -> None:
     """List a patient's pancreas volumes in order of acquisition."""
     settings, _ = load(config)
-    with _reading(settings) as connection:
+    with reading(settings) as connection:
         points = history.order(outbox.volumes(connection, patient_id, issuer))
     if issuer is None and len(issuers := {point.issuer_of_patient_id for point in points}) > 1:
         raise Refused(
@@ -228,7 +215,7 @@ def volumes(
     for point in points:
         model = f"{point.model_name} {point.model_version}"
         cells = [point.acquired_at, f"{point.volume_ml:.1f}", f"{point.confidence:.2f}", ", ".join(point.flags), model]
-        table.add_row(*cells, _tail(point.series_instance_uid))
+        table.add_row(*cells, tail(point.series_instance_uid))
     output.print(table)
 
 
@@ -278,19 +265,3 @@ def _printable(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", value) if isinstance(value, str) else value
-
-
-@contextmanager
-def _reading(settings: Settings) -> Iterator[Connection]:
-    database = open_database(settings.database_url)
-    with database.read() as connection:
-        yield connection
-    database.close()
-
-
-def _short(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S}"
-
-
-def _tail(uid: str) -> str:
-    return uid if len(uid) <= 20 else f"…{uid[-19:]}"

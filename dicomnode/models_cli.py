@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
+from dicomnode.console import Config, errors, output
 from dicomnode.errors import Refused, Unavailable
 from dicomnode.settings import CONFIG_VARIABLE, load
 from dicomnode.settings_file import set_model
@@ -22,12 +22,6 @@ from models.releases import RELEASES, Release
 # What imports PyTorch, which takes seconds, is imported by the commands that need it.
 
 models = typer.Typer(help="The models: list, verify, import, pull, use.", no_args_is_help=True)
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
-output = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 240)
-
-Config = Annotated[
-    Path | None, typer.Option("--config", envvar=CONFIG_VARIABLE, help="Settings file (TOML).", dir_okay=False)
-]
 
 
 @models.command(name="list")

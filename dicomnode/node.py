@@ -23,8 +23,9 @@ from dicomnode.dimse import Peer
 from dicomnode.errors import Misconfigured, Unavailable
 from dicomnode.jobs import RetryPolicy
 from dicomnode.lifecycle import Backoff
+from dicomnode.sections import WorkerSettings
 from dicomnode.selection import Selection
-from dicomnode.settings import Settings, WorkerSettings
+from dicomnode.settings import Settings
 
 if TYPE_CHECKING:
     from models.bundle import Model

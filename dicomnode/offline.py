@@ -11,7 +11,7 @@ from typing import Any
 from dicomnode.errors import Misconfigured, Unavailable
 from dicomnode.files import find_dicom
 from dicomnode.node import load_model, utc_now
-from dicomnode.settings import WorkerSettings
+from dicomnode.sections import WorkerSettings
 from models.bundle import Model
 from pipeline.analyse import Options, analyse, describe, segment
 from pipeline.errors import Exhausted

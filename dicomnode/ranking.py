@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dicomnode.routing import SeriesFacts, describe_mm
-from dicomnode.settings import Criterion, split_preference
+from dicomnode.sections import Criterion, split_preference
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from io import BytesIO
 from threading import Event
@@ -18,7 +18,7 @@ from dicomnode.arrivals import Patient, StoredInstance
 from dicomnode.database import Database
 from dicomnode.errors import Unavailable
 from dicomnode.headers import UNREADABLE, image_facts, missing_identifier, text
-from dicomnode.settings import ListenerSettings
+from dicomnode.sections import ListenerSettings
 from dicomnode.store import receiving
 
 log = logging.getLogger(__name__)
@@ -57,13 +57,17 @@ class Receiver:
     def run(self, settings: ListenerSettings, transfer_syntaxes: tuple[str, ...], stop: Event) -> None:
         """Repair what a crash left, listen until `stop` is set, then end the associations."""
         self.repair()
-        server = dimse.listen(settings, transfer_syntaxes, self.on_store)
+        server = dimse.listen(settings, [self.service(transfer_syntaxes)])
         host, port = server.server_address[:2]
         log.info("listening as %s on %s:%s", settings.ae_title, host, port)
         try:
             stop.wait()
         finally:
             dimse.close(server, _GRACE_S)
+
+    def service(self, transfer_syntaxes: Sequence[str]) -> dimse.Service:
+        """What the listener offers on behalf of this actor."""
+        return dimse.Service(evt.EVT_C_STORE, dimse.STORED_SOP_CLASSES, transfer_syntaxes, self.on_store)
 
     def on_store(self, event: evt.Event) -> Dataset:
         """Answer a C-STORE request (PS3.4 B.2.3)."""

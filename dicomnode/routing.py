@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dicomnode.phases import Phase, phase_of
-from dicomnode.settings import RuleAction, RuleSettings
+from dicomnode.sections import RuleAction, RuleSettings
 from pipeline.image_types import find_no_slice
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"

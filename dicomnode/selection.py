@@ -9,7 +9,8 @@ from pathlib import Path
 from dicomnode.headers import read_series
 from dicomnode.ranking import Candidate, prefer
 from dicomnode.routing import ImageFacts, SeriesFacts, Verdict, judge_series, refuse_series
-from dicomnode.settings import RuleSettings, Settings
+from dicomnode.sections import RuleSettings
+from dicomnode.settings import Settings
 
 Images = Sequence[tuple[Path, ImageFacts]]
 

@@ -63,6 +63,9 @@ series = Table(
     # Instances above this id are covered by no job yet; `waiting` says that there are some, without a look at them.
     Column("covered_until", Integer, nullable=False, default=0),
     Column("waiting", Boolean, nullable=False, default=True, index=True),
+    # How many instances the sender or an archive says there are, and who says so; unknown where null.
+    Column("expected_instances", Integer),
+    Column("expected_by", Text, nullable=False, default="", server_default=""),
     Index("ix_series_patient", "patient_id", "issuer_of_patient_id"),
 )
 
@@ -82,6 +85,7 @@ instances = Table(
     Column("sha256", String(64), nullable=False),
     Column("calling_ae", String(16), nullable=False),
     Column("received_at", UTCTime, nullable=False),
+    Column("removed_at", UTCTime),
     Index("ix_instances_series", "series_instance_uid", "id"),
     sqlite_autoincrement=True,
 )
@@ -127,6 +131,7 @@ results = Table(
     Column("sop_class_uid", UID, nullable=False),
     Column("path", Text, nullable=False),
     Column("sha256", String(64), nullable=False),
+    Column("removed_at", UTCTime),
 )
 
 measurements = Table(
@@ -155,6 +160,34 @@ deliveries = Table(
     Column("not_before", UTCTime, nullable=False),
     Column("lease_until", UTCTime),
     Column("sent_at", UTCTime),
+    # Of the storage commitment (PS3.4 Annex J): the transaction that is asked for, and until when its report may come.
+    Column("transaction_uid", UID, index=True),
+    Column("report_until", UTCTime),
+    Column("confirmed_at", UTCTime),
     UniqueConstraint("result_id", "destination"),
     Index("ix_deliveries_due", "destination", "state", "not_before"),
+)
+
+alarms = Table(
+    "alarms",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String(32), nullable=False),
+    Column("subject", String(128), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("raised_at", UTCTime, nullable=False),
+    Column("cleared_at", UTCTime),
+    Index("ix_alarms_open", "kind", "subject", "cleared_at"),
+)
+
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", UTCTime, nullable=False, index=True),
+    Column("kind", String(32), nullable=False),
+    Column("calling_ae", String(16), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("sop_instance_uid", UID, nullable=False),
+    Column("reason", Text, nullable=False),
 )

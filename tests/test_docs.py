@@ -18,7 +18,8 @@ from dicomnode.deliveries import DeliveryEvent, DeliveryState
 from dicomnode.jobs import JobEvent, JobState
 from dicomnode.node import Actor
 from dicomnode.phases import WORDS, Phase
-from dicomnode.settings import Criterion, DestinationSettings, RuleSettings, Settings
+from dicomnode.sections import Criterion, DestinationSettings, RuleSettings
+from dicomnode.settings import Settings
 from models.bundle import default_bundle
 from pipeline.assumptions import AssumptionKind
 from pipeline.decoders import DECODABLE_TRANSFER_SYNTAXES

@@ -38,7 +38,7 @@ def remember(connection: Connection, instance: StoredInstance) -> bool:
             "acquired_at": instance.acquired_at,
         },
     )
-    columns = {c.name for c in instances.columns} - {"id"}
+    columns = {c.name for c in instances.columns} - {"id", "removed_at"}
     if not insert_new(connection, instances, {name: getattr(instance, name) for name in columns}):
         return False
     connection.execute(

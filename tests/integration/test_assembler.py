@@ -18,8 +18,9 @@ from dicomnode.assembler import Assembler
 from dicomnode.database import open_database
 from dicomnode.jobs import Job, JobState
 from dicomnode.receiver import Receiver
+from dicomnode.sections import ArchiveSettings, RuleSettings, SeriesSettings
 from dicomnode.selection import Selection
-from dicomnode.settings import ArchiveSettings, RuleSettings, SeriesSettings, Settings
+from dicomnode.settings import Settings
 from dicomnode.store import queue
 from tests.phantom import PhantomOptions, write_series
 

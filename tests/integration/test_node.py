@@ -32,8 +32,8 @@ from dicomnode.dimse import Peer
 from dicomnode.jobs import Job, JobState, RetryPolicy
 from dicomnode.lifecycle import Backoff
 from dicomnode.receiver import Receiver
+from dicomnode.sections import ListenerSettings
 from dicomnode.selection import Selection
-from dicomnode.settings import ListenerSettings
 from dicomnode.store import outbox, queue
 from dicomnode.tables import deliveries, results
 from dicomnode.worker import Worker, Workplace
@@ -101,7 +101,7 @@ class Bench:
 
     @contextmanager
     def listening(self) -> Iterator[Peer]:
-        server = dimse.listen(ListenerSettings(port=0), ("1.2.840.10008.1.2.1",), self.receiver.on_store)
+        server = dimse.listen(ListenerSettings(port=0), [self.receiver.service(("1.2.840.10008.1.2.1",))])
         try:
             yield Peer("PANCREAS", "127.0.0.1", int(server.server_address[1]))
         finally:
@@ -319,7 +319,7 @@ def test_case_18_a_localizer_in_the_series_is_left_out_and_everybody_is_told(
 def test_case_13_a_caller_that_is_not_on_the_list_is_rejected(make_bench: Callable[[Pacs], Bench]) -> None:
     bench = make_bench(Pacs())
     settings = ListenerSettings(port=0, allowed_callers=("FRIEND",))
-    server = dimse.listen(settings, ("1.2.840.10008.1.2.1",), bench.receiver.on_store)
+    server = dimse.listen(settings, [bench.receiver.service(("1.2.840.10008.1.2.1",))])
     peer = Peer("PANCREAS", "127.0.0.1", int(server.server_address[1]))
     try:
         dimse.echo(peer, "FRIEND", 5.0)

@@ -10,7 +10,7 @@ import pytest
 from dicomnode.errors import Misconfigured
 from dicomnode.node import load_model
 from dicomnode.offline import measure_path
-from dicomnode.settings import WorkerSettings
+from dicomnode.sections import WorkerSettings
 from models.bundle import default_bundle
 from tests.fakes import write_flat_bundle
 from tests.phantom import PhantomOptions, write_series

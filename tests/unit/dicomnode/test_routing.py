@@ -18,7 +18,7 @@ from dicomnode.routing import (
     judge_series,
     refuse_series,
 )
-from dicomnode.settings import RuleSettings
+from dicomnode.sections import RuleSettings
 from pipeline.image_types import NO_SLICES
 
 AXIAL = ImageFacts(CT_IMAGE_STORAGE, "CT", "ORIGINAL\\PRIMARY\\AXIAL", "1\\0\\0\\0\\1\\0")

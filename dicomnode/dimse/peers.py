@@ -1,0 +1,30 @@
+"""Application entities to talk to."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from dataclasses import dataclass, field
+
+_PEER = re.compile(r"(?P<ae_title>[^@]{1,16})@(?P<host>\[[^\]]+\]|[^:@\s]+):(?P<port>\d{1,5})")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An application entity to talk to. security: what TLS is spoken with; None: in the clear."""
+
+    ae_title: str
+    host: str
+    port: int
+    security: ssl.SSLContext | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.ae_title}@{self.host}:{self.port}"
+
+
+def parse_peer(text: str) -> Peer:
+    """Read `AET@HOST:PORT`; raises ValueError."""
+    found = _PEER.fullmatch(text)
+    if not found or not 1 <= int(found["port"]) <= 65535:
+        raise ValueError(f"{text!r} is not AET@HOST:PORT")
+    return Peer(found["ae_title"].strip(), found["host"].strip("[]"), int(found["port"]))

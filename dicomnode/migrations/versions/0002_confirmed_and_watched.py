@@ -1,0 +1,47 @@
+"""Expected counts, storage commitment, retention, alarms and refusals."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from dicomnode.tables import UTCTime
+
+revision = '0002'
+down_revision = '0001'
+
+
+def upgrade() -> None:
+    with op.batch_alter_table('series', schema=None) as batch_op:
+        batch_op.add_column(sa.Column('expected_instances', sa.Integer(), nullable=True))
+        batch_op.add_column(sa.Column('expected_by', sa.Text(), nullable=False, server_default=''))
+    with op.batch_alter_table('instances', schema=None) as batch_op:
+        batch_op.add_column(sa.Column('removed_at', UTCTime(), nullable=True))
+    with op.batch_alter_table('results', schema=None) as batch_op:
+        batch_op.add_column(sa.Column('removed_at', UTCTime(), nullable=True))
+    with op.batch_alter_table('deliveries', schema=None) as batch_op:
+        batch_op.add_column(sa.Column('transaction_uid', sa.String(length=64), nullable=True))
+        batch_op.add_column(sa.Column('report_until', UTCTime(), nullable=True))
+        batch_op.add_column(sa.Column('confirmed_at', UTCTime(), nullable=True))
+        batch_op.create_index(batch_op.f('ix_deliveries_transaction_uid'), ['transaction_uid'], unique=False)
+    op.create_table('alarms',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('kind', sa.String(length=32), nullable=False),
+    sa.Column('subject', sa.String(length=128), nullable=False),
+    sa.Column('reason', sa.Text(), nullable=False),
+    sa.Column('raised_at', UTCTime(), nullable=False),
+    sa.Column('cleared_at', UTCTime(), nullable=True),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_alarms'))
+    )
+    with op.batch_alter_table('alarms', schema=None) as batch_op:
+        batch_op.create_index('ix_alarms_open', ['kind', 'subject', 'cleared_at'], unique=False)
+    op.create_table('refusals',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('at', UTCTime(), nullable=False),
+    sa.Column('kind', sa.String(length=32), nullable=False),
+    sa.Column('calling_ae', sa.String(length=16), nullable=False),
+    sa.Column('address', sa.String(length=64), nullable=False),
+    sa.Column('sop_instance_uid', sa.String(length=64), nullable=False),
+    sa.Column('reason', sa.Text(), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_refusals'))
+    )
+    with op.batch_alter_table('refusals', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_refusals_at'), ['at'], unique=False)

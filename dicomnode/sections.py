@@ -1,0 +1,217 @@
+"""The tables of the settings file, each declared once with the help of its keys."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from dicomnode.phases import Phase
+
+
+def _ae_title(value: str) -> str:
+    """An AE title (PS3.5 6.2, VR AE): 1 to 16 printable ASCII characters, no backslash, no outer spaces."""
+    if (
+        not 1 <= len(value) <= 16
+        or value != value.strip()
+        or "\\" in value
+        or not (value.isascii() and value.isprintable())
+    ):
+        raise ValueError("an AE title is 1 to 16 printable ASCII characters without backslash or outer spaces")
+    return value
+
+
+def _pattern(value: str) -> str:
+    """A regular expression, in the syntax of Python's `re`."""
+    try:
+        re.compile(value)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"{value!r} is not a regular expression: {error}") from None
+    return value
+
+
+def _flips(value: str) -> str:
+    """Axes of the patient, as in `models.card.Card.flips`."""
+    if not re.fullmatch("L?P?S?", value):
+        raise ValueError(f"{value!r}: each of L, P and S once or not at all, in this order")
+    return value
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Pattern = Annotated[str, AfterValidator(_pattern)]
+
+
+class Criterion(StrEnum):
+    """What may make one series of a study better than another."""
+
+    PHASE = "phase"
+    KERNEL = "kernel"
+    CONTRAST = "contrast"
+    THINNEST = "thinnest"
+    MOST_SLICES = "most-slices"
+    RULE_ORDER = "rule-order"
+
+
+def split_preference(text: str) -> tuple[Criterion, str]:
+    """`phase=PHASE` and `kernel=PATTERN` as criterion and value, the other criteria without one; raises ValueError."""
+    name, equals, value = text.partition("=")
+    try:
+        criterion = Criterion(name)
+    except ValueError:
+        known = "phase=PHASE, kernel=PATTERN, contrast, thinnest, most-slices, rule-order"
+        raise ValueError(f"{text!r} is unknown; there are {known}") from None
+    takes_value = criterion in (Criterion.PHASE, Criterion.KERNEL)
+    if takes_value != bool(value) or (equals and not takes_value):
+        raise ValueError(f"{text!r}: {criterion} takes {'a value after =' if takes_value else 'no value'}")
+    if criterion is Criterion.PHASE and value not in set(Phase):
+        raise ValueError(f"{text!r}: phases are {', '.join(Phase)}")
+    return criterion, _pattern(value)
+
+
+def _preference(value: str) -> str:
+    split_preference(value)
+    return value
+
+
+class Section(BaseModel):
+    """A table of the TOML file; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ListenerSettings(Section):
+    """The C-STORE and C-ECHO listener."""
+
+    ae_title: AETitle = Field("PANCREAS", description="AE title that senders call")
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
+    port: int = Field(11112, ge=0, le=65535, description="TCP port; 0 takes a free one")
+    allowed_callers: tuple[AETitle, ...] = Field((), description="calling AE titles that may associate; empty: any")
+    max_associations: int = Field(16, ge=1, le=1000, description="associations open at once; more are rejected for now")
+
+
+class ArchiveSettings(Section):
+    """Files on disk."""
+
+    path: Path = Field(Path("data/archive"), description="folder of received and resulting DICOM files")
+    reserve_gb: float = Field(1.0, ge=0, description="free space kept; below it C-STORE answers 0xA700")
+
+
+class DatabaseSettings(Section):
+    """The job table."""
+
+    url: str | None = Field(None, description="SQLAlchemy URL; unset: SQLite file node.db beside the archive folder")
+
+
+class SeriesSettings(Section):
+    """When a series is complete, and which are analysed."""
+
+    quiet_seconds: float = Field(30.0, gt=0, description="a series is complete this long after its last instance")
+    minimum_slices: int = Field(20, ge=1, description="a series with fewer images is not analysed")
+    prefer: tuple[Annotated[str, AfterValidator(_preference)], ...] = Field(
+        (), description="criteria, in order, that choose one series of each study; empty: every one is analysed"
+    )
+
+
+class WorkerSettings(Section):
+    """The worker that runs the model."""
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    model: Path | Annotated[tuple[Path, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="folder of a MONAI bundle, or a list of such, whose probabilities are averaged; "
+        "unset: the bundle that ships",
+    )
+    flips: Annotated[str, AfterValidator(_flips)] | None = Field(
+        None,
+        description="axes of the patient, of L, P and S, to average mirrored images along; unset: as the model says",
+    )
+    batch_size: int = Field(1, ge=1, le=64, description="sliding windows per forward pass")
+    lease_seconds: float = Field(
+        60.0, ge=1, description="a running job is taken over after this long without a sign of life"
+    )
+    max_attempts: int = Field(3, ge=1, le=100, description="a job that was tried this often fails for good")
+    retry_seconds: float = Field(30.0, gt=0, description="wait before a job's second attempt; doubles at each further")
+    retry_cap_seconds: float = Field(900.0, gt=0, description="the longest wait between two attempts of a job")
+
+    @property
+    def bundles(self) -> tuple[Path, ...]:
+        """The folders that `model` names; empty where it is unset."""
+        return (self.model,) if isinstance(self.model, Path) else self.model or ()
+
+
+class DestinationSettings(Section):
+    """A PACS that the results are sent to."""
+
+    name: str = Field(min_length=1, max_length=64, description="its name in this node; delivery rows carry it")
+    ae_title: AETitle = Field(description="AE title that is called")
+    host: str = Field(min_length=1, description="host name or address")
+    port: Port = Field(description="TCP port")
+
+
+class Range(Section):
+    """From `min` to `max`, both included; an absent end is open."""
+
+    min: float | None = Field(None, ge=0, description="the least that fits")
+    max: float | None = Field(None, ge=0, description="the most that fits")
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        return self
+
+    def holds(self, value: float | None) -> bool:
+        """Whether the value is known and lies inside."""
+        return value is not None and (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+
+    def __str__(self) -> str:
+        if self.min is None:
+            return f"at most {self.max:g}"
+        return f"at least {self.min:g}" if self.max is None else f"{self.min:g} to {self.max:g}"
+
+
+class RuleAction(StrEnum):
+    """What a rule does with the series that it decides."""
+
+    ANALYSE = "analyse"
+    SKIP = "skip"
+
+
+class RuleSettings(Section):
+    """A rule on series: it decides those for which all of its conditions hold; an absent condition always holds."""
+
+    name: str = Field(min_length=1, max_length=64, description="its name in reasons and explanations")
+    action: RuleAction = Field(description="analyse or skip")
+    modality: str | None = Field(None, description="Modality, exactly")
+    image_type: tuple[str, ...] = Field((), description="values of ImageType that every slice carries")
+    not_image_type: tuple[str, ...] = Field((), description="values of ImageType of which no slice carries any")
+    description: Pattern | None = Field(None, description="pattern found in SeriesDescription")
+    protocol: Pattern | None = Field(None, description="pattern found in ProtocolName")
+    body_part: Pattern | None = Field(None, description="pattern found in BodyPartExamined")
+    kernel: Pattern | None = Field(None, description="pattern found in ConvolutionKernel")
+    manufacturer: Pattern | None = Field(None, description="pattern found in Manufacturer")
+    thickness_mm: Range | None = Field(None, description="range of SliceThickness in mm, {min = , max = }")
+    slices: Range | None = Field(None, description="range of the number of axial slices, {min = , max = }")
+    contrast: bool | None = Field(None, description="whether a contrast agent is recorded")
+    phase: tuple[Phase, ...] = Field((), description="contrast phases, any of them")
+
+
+class CourierSettings(Section):
+    """How results are sent."""
+
+    retry_seconds: float = Field(10.0, gt=0, description="wait before the second attempt; doubles at each further one")
+    retry_cap_seconds: float = Field(900.0, gt=0, description="the longest wait between two attempts")
+    timeout_seconds: float = Field(30.0, gt=0, description="connection, association and response time-out")
+
+
+class WebSettings(Section):
+    """The web interface. Reserved: nothing listens there yet."""
+
+    host: str = Field("127.0.0.1", description="address of the web interface (reserved)")
+    port: Port = Field(8080, description="port of the web interface (reserved)")

@@ -1,0 +1,84 @@
+"""Alarms, which stay until their cause is gone, and refusals: what peers were denied."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import ColumnElement, Connection, insert, select, update
+
+from dicomnode.tables import alarms, refusals
+
+
+class AlarmKind(StrEnum):
+    """What needs a person."""
+
+    DISK = "disk"
+    DELIVERY = "delivery"
+    CONFIRMATION = "confirmation"
+    SECURITY = "security"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A cause that lasts. subject: what it is about, such as a destination's name; never a patient."""
+
+    kind: str
+    subject: str
+    reason: str
+    raised_at: datetime
+    cleared_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Something that a peer was denied. kind: such as `caller`, `address`, `size`, `conflict`."""
+
+    at: datetime
+    kind: str
+    calling_ae: str
+    address: str
+    sop_instance_uid: str
+    reason: str
+
+
+def raise_alarm(connection: Connection, kind: AlarmKind, subject: str, reason: str, now: datetime) -> bool:
+    """Raise an alarm, or renew the reason of the one that is on; whether it was off before."""
+    on = update(alarms).where(_is_on(kind, subject))
+    if connection.execute(on.values(reason=reason)).rowcount:
+        return False
+    values = {"kind": kind, "subject": subject, "reason": reason, "raised_at": now}
+    connection.execute(insert(alarms).values(values))
+    return True
+
+
+def clear_alarm(connection: Connection, kind: AlarmKind, subject: str, now: datetime) -> bool:
+    """Take an alarm off; whether it was on."""
+    return bool(connection.execute(update(alarms).where(_is_on(kind, subject)).values(cleared_at=now)).rowcount)
+
+
+def list_alarms(connection: Connection, limit: int, *, only_on: bool = True) -> list[Alarm]:
+    """The newest alarms, those that are on or all."""
+    c = alarms.c
+    statement = select(c.kind, c.subject, c.reason, c.raised_at, c.cleared_at).order_by(c.id.desc()).limit(limit)
+    if only_on:
+        statement = statement.where(c.cleared_at.is_(None))
+    return [Alarm(*row) for row in connection.execute(statement)]
+
+
+def record_refusal(connection: Connection, refusal: Refusal) -> None:
+    """Keep what a peer was denied."""
+    connection.execute(insert(refusals).values(asdict(refusal)))
+
+
+def list_refusals(connection: Connection, limit: int) -> list[Refusal]:
+    """The newest refusals."""
+    c = refusals.c
+    names = (c.at, c.kind, c.calling_ae, c.address, c.sop_instance_uid, c.reason)
+    return [Refusal(*row) for row in connection.execute(select(*names).order_by(c.id.desc()).limit(limit))]
+
+
+def _is_on(kind: AlarmKind, subject: str) -> ColumnElement[bool]:
+    return (alarms.c.kind == kind) & (alarms.c.subject == subject) & alarms.c.cleared_at.is_(None)
