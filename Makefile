@@ -1,11 +1,12 @@
 # make setup    virtual environments, system packages      make check    style, types, import contracts, size budget
 # make demo     a real CT in, SEG and SR with a volume out  make run      the node (CONFIG=node.toml)
 # make test     every test                                 make bench    ingest rate, seconds and memory of an analysis
+# make crash-test  the node killed 300 times (KILLS=, SEED=)  make fuzz  hostile bytes for ten minutes (MINUTES=)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test check run bench clean
+.PHONY: help setup system demo test crash-test fuzz check run bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,7 +17,7 @@ SYSTEM_PROGRAMS := storescu dciodvfy Orthanc DicomSRValidator
 export PATH := $(PATH):/usr/sbin:/sbin
 
 help:
-	@sed -n 's/^# //p' Makefile | head -3
+	@sed -n 's/^# //p' Makefile | head -4
 
 setup: system .venv/.installed .venv-dcmqi/.installed
 
@@ -51,6 +52,9 @@ demo: .venv/.installed
 
 test: setup
 	$(BIN)/python -m pytest
+
+crash-test: .venv/.installed
+	$(BIN)/python -m tests.acceptance.crash --kills $(or $(KILLS),300) --seed $(or $(SEED),1)
 
 check: .venv/.installed
 	$(BIN)/ruff format --check .

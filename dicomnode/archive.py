@@ -12,6 +12,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from dicomnode.errors import Misconfigured, Unavailable
@@ -80,6 +81,12 @@ class Archive:
         """The path of every received file, relative to the archive."""
         for file in (self._root / RECEIVED).glob("*/*/*.dcm"):
             yield file.relative_to(self._root).as_posix()
+
+    def results_before(self, moment: datetime) -> Iterator[str]:
+        """The path of every result written before then, relative to the archive."""
+        for file in (self._root / RESULTS).glob("*/*/*.dcm"):
+            if file.stat().st_mtime < moment.timestamp():
+                yield file.relative_to(self._root).as_posix()
 
     def _check_reserve(self, size: int) -> None:
         free = shutil.disk_usage(self._root).free

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from io import BytesIO
 from threading import Event
 
@@ -30,6 +30,9 @@ DATA_SET_MISMATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 
 _GRACE_S = 5.0  # for associations in progress when the node stops
+_ABANDONED = timedelta(
+    days=1
+)  # a result without a row for that long; no worker holds a job between file and row so long
 
 _TAGS = [
     "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyDate", "SeriesDate", "AcquisitionDate",
@@ -110,13 +113,17 @@ class Receiver:
         return first
 
     def repair(self) -> None:
-        """Remove unfinished files, and index those that a crash left between rename and commit."""
+        """Index what a crash left between rename and commit; remove unfinished files and results that no job names."""
         self._archive.sweep()
         with self._database.read() as connection:
             indexed = receiving.stored_paths(connection)
         for path in self._archive.received():
             if path not in indexed:
                 self._adopt(path)
+        for path in self._archive.results_before(self._clock() - _ABANDONED):
+            if path not in indexed:
+                log.warning("%s was left by a crash and belongs to no job; removed", path)
+                self._archive.discard(path)
 
     def _adopt(self, path: str) -> None:
         try:
@@ -124,9 +131,14 @@ class Receiver:
         except Unacceptable as error:
             log.warning("%s in the archive is not of this node: %s", path, error)
             return
+        if instance.path != path:
+            log.warning("%s in the archive is not of this node: another name is expected", path)
+            return
         with self._database.begin() as connection:
-            adopted = instance.path == path and receiving.remember(connection, instance)
-        log.warning("%s was left without a row by a crash; %s", path, "indexed" if adopted else "left alone")
+            is_new = receiving.remember(connection, instance)
+        if not is_new:  # other bytes came under its UID meanwhile; these were never acknowledged
+            self._archive.discard(path)
+        log.warning("%s was left without a row by a crash; %s", path, "indexed" if is_new else "removed")
 
 
 def _describe(blob: bytes, calling_ae: str, now: datetime) -> StoredInstance:

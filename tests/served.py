@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,14 @@ from tests.fakes import CARD
 
 ROOT = Path(__file__).parents[1]
 _ARGUMENTS = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "channels": [2, 2], "strides": [1], "norm": None}
+
+
+class Victim(StrEnum):
+    """What a SIGKILL meets."""
+
+    EVERYTHING = "node and worker"
+    NODE = "node alone"
+    WORKER = "worker alone"
 
 
 def take_port() -> int:
@@ -67,26 +77,44 @@ class ServedNode:
         self.config.write_text(
             f'[listener]\nport = {self.port}\n[archive]\npath = "{folder}/archive"\nreserve_gb = 0\n'
             f'[series]\nquiet_seconds = 1\nminimum_slices = 10\n[worker]\ndevice = "cpu"\nmodel = "{folder}/bundle"\n'
-            "lease_seconds = 2\nmax_attempts = 20\n[courier]\nretry_seconds = 0.5\ntimeout_seconds = 2\n"
+            "lease_seconds = 2\nmax_attempts = 20\nretry_seconds = 0.5\nretry_cap_seconds = 2\n"
+            "[courier]\nretry_seconds = 0.5\nretry_cap_seconds = 2\ntimeout_seconds = 2\n"
             f'[[destinations]]\nname = "pacs"\nae_title = "{title}"\nhost = "127.0.0.1"\nport = {port}\n',
             encoding="utf-8",
         )
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
+        self.launch()
+        wait_for("the node listens", self.listens)
+
+    def launch(self) -> None:
+        """Start it without waiting for its listener."""
         with (self.folder / "node.log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._command("serve"), cwd=ROOT, stderr=log, env=self._environment(), start_new_session=True
             )
-        wait_for("the node listens", self._listens)
 
-    def kill(self) -> None:
-        """As a power cut would, the worker's process too: no time to tidy up."""
+    def listens(self) -> bool:
+        assert self.is_running, self.log()
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def kill(self, victim: Victim = Victim.EVERYTHING) -> None:
+        """SIGKILL: no time to tidy up. A worker that is left alone has to end by itself."""
         assert self._process is not None
         node = psutil.Process(self._process.pid)
-        for process in (node, *node.children(recursive=True)):
-            process.kill()
-        self._process.wait()
+        workers = node.children(recursive=True)
+        doomed = {Victim.EVERYTHING: [node, *workers], Victim.NODE: [node], Victim.WORKER: workers}[victim]
+        for process in doomed:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        if victim is not Victim.WORKER:
+            self._process.wait()
 
     def stop(self) -> int:
         """SIGTERM; the exit status."""
@@ -94,19 +122,20 @@ class ServedNode:
         self._process.terminate()
         return self._process.wait(40)
 
+    def processes(self) -> list[int]:
+        """Everything that runs with this node's configuration, an orphaned worker too."""
+        mine = str(self.config)
+        return [one.pid for one in psutil.process_iter(["cmdline"]) if mine in (one.info["cmdline"] or ())]
+
     def jobs(self) -> list[dict[str, Any]]:
-        done = subprocess.run(self._command("jobs", "--json"), cwd=ROOT, capture_output=True, env=self._environment())
+        done = subprocess.run(
+            self._command("jobs", "--json", "--limit", "100000"), cwd=ROOT, capture_output=True, env=self._environment()
+        )
         assert done.returncode == 0, done.stderr.decode()
         return list(json.loads(done.stdout))
 
     def log(self) -> str:
         return (self.folder / "node.log").read_text(encoding="utf-8", errors="replace")
-
-    def _listens(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self.log()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def _command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "dicomnode", *arguments, "--config", str(self.config)]

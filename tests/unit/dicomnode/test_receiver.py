@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from io import BytesIO
@@ -11,7 +12,7 @@ import pydicom
 import pytest
 from pydicom import Dataset
 
-from dicomnode.archive import Archive
+from dicomnode.archive import RESULTS, Archive, archive_path
 from dicomnode.database import Database, open_database
 from dicomnode.receiver import CANNOT_UNDERSTAND, DATA_SET_MISMATCH, DUPLICATE_DIFFERS, Receiver, Unacceptable
 from dicomnode.store import receiving
@@ -84,6 +85,31 @@ def test_repair_leaves_alone_what_is_not_of_this_node(place: Place, instance: Da
     place.receiver.repair()
     assert place.rows() == []
     assert len(place.files()) == 2
+
+
+def test_repair_removes_what_was_never_acknowledged_and_came_again_with_other_bytes(
+    place: Place, instance: Dataset
+) -> None:
+    place.receiver.store(encode(instance), "SENDER")
+    (never_acknowledged,) = place.files()
+    with place.database.begin() as connection:
+        connection.execute(instances.delete())
+    instance.PatientID = "ANOTHER"
+    place.receiver.store(encode(instance), "SENDER")
+    place.receiver.repair()
+    assert not never_acknowledged.exists()
+    assert [place.archive.path(path) for _, path in place.rows()] == place.files()
+
+
+def test_repair_removes_results_that_no_job_names_once_no_worker_can_be_at_them(place: Place) -> None:
+    fresh, old = (archive_path(RESULTS, "1.2", uid, "d" * 64) for uid in ("1.3", "1.4"))
+    for path in (fresh, old):
+        place.archive.keep(path, b"result")
+    now, two_days = NOW.timestamp(), 2 * 86400
+    os.utime(place.archive.path(fresh), (now, now))
+    os.utime(place.archive.path(old), (now - two_days, now - two_days))
+    place.receiver.repair()
+    assert place.files() == [place.archive.path(fresh)]
 
 
 def test_case_05_an_exact_duplicate_is_stored_once(place: Place, instance: Dataset) -> None:
