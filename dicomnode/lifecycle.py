@@ -30,6 +30,9 @@ class Backoff:
     first_s: float
     cap_s: float
 
-    def wait_s(self, attempts: int) -> float:
-        """Seconds to wait after the given number of attempts (1 and up)."""
-        return float(min(self.cap_s, self.first_s * 2.0 ** min(attempts - 1, 62)))
+    def wait_s(self, attempts: int, chance: float = 1.0) -> float:
+        """Seconds to wait after the given number of attempts (1 and up).
+
+        chance: from 0 to 1, drawn by the caller, so that many do not come back at once; 0 waits half as long as 1.
+        """
+        return float(min(self.cap_s, self.first_s * 2.0 ** min(attempts - 1, 62))) * (1 + chance) / 2

@@ -157,15 +157,29 @@ deliveries = Table(
     Column("state", String(16), nullable=False),
     Column("reason", Text, nullable=False),
     Column("attempts", Integer, nullable=False),
+    # When it was put into the outbox, or back into it: the hours until it is given up count from here.
+    Column("since", UTCTime, nullable=False),
     Column("not_before", UTCTime, nullable=False),
     Column("lease_until", UTCTime),
     Column("sent_at", UTCTime),
-    # Of the storage commitment (PS3.4 Annex J): the transaction that is asked for, and until when its report may come.
-    Column("transaction_uid", UID, index=True),
+    # Of the storage commitment (PS3.4 Annex J): how often the archive did not commit, the transaction last asked for,
+    # and until when its report may come; there is one to come where the delivery is sent and this is not null.
+    Column("denials", Integer, nullable=False, default=0, server_default="0"),
+    Column("transaction_uid", UID),
     Column("report_until", UTCTime),
     Column("confirmed_at", UTCTime),
     UniqueConstraint("result_id", "destination"),
     Index("ix_deliveries_due", "destination", "state", "not_before"),
+)
+
+# Every storage commitment ever asked for: a report may come late, after another was asked for.
+commitments = Table(
+    "commitments",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("transaction_uid", UID, nullable=False, index=True),
+    Column("delivery_id", ForeignKey("deliveries.id"), nullable=False, index=True),
+    Column("asked_at", UTCTime, nullable=False),
 )
 
 alarms = Table(

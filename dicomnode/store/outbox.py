@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
-from dicomnode.deliveries import MOVES, Delivery, DeliveryEvent, DeliveryState, Outcome
+from dicomnode.deliveries import MOVES, STUCK, Delivery, DeliveryEvent, DeliveryState, Outcome
 from dicomnode.history import VolumePoint
 from dicomnode.jobs import Job, JobEvent
 from dicomnode.lifecycle import IllegalMove, move
-from dicomnode.store import queue
+from dicomnode.store import Unknown, queue, watch
 from dicomnode.store.upsert import insert_new
 from dicomnode.tables import deliveries, jobs, measurements, results, series
 
@@ -119,19 +119,55 @@ def renew(connection: Connection, delivery_ids: Sequence[int], until: datetime) 
 def settle(
     connection: Connection, delivery_id: int, outcome: Outcome, now: datetime, values: dict[str, Any] | None = None
 ) -> None:
-    """Move a delivery by what became of it, and keep the reason. Raises IllegalMove."""
-    where = select(deliveries.c.state, results.c.job_id).join(results).where(deliveries.c.id == delivery_id)
-    row = connection.execute(where).one()
+    """Move a delivery by what became of it, and keep the reason. Raises Unknown or IllegalMove.
+
+    The alarm of its destination is on as long as one of the deliveries there is stuck.
+    """
+    joined = select(deliveries.c.state, deliveries.c.destination, results.c.job_id).join(results)
+    row = connection.execute(joined.where(deliveries.c.id == delivery_id)).one_or_none()
+    if row is None:
+        raise Unknown(f"there is no delivery {delivery_id}")
     before = DeliveryState(row.state)
     after = move(MOVES, before, outcome.event)
-    moved = {"state": after, "reason": outcome.reason, **(values or {})}
-    if outcome.event is DeliveryEvent.ACCEPT:
-        moved["sent_at"] = now
+    moved = {"state": after, "reason": outcome.reason, **_marks(outcome.event, now), **(values or {})}
     statement = update(deliveries).where(deliveries.c.id == delivery_id, deliveries.c.state == before)
     if not connection.execute(statement.values(moved)).rowcount:
         raise IllegalMove(f"delivery {delivery_id} is no longer {before}")
     entry = queue.TimelineEntry(now, outcome.event, after, outcome.reason, delivery_id)
     queue.record(connection, row.job_id, entry)
+    if before in STUCK or after in STUCK:
+        _review(connection, row.destination, outcome.reason, now)
+
+
+def _marks(event: DeliveryEvent, now: datetime) -> dict[str, Any]:
+    """What an event leaves in the row besides state and reason."""
+    if event is DeliveryEvent.REQUEUE:
+        afresh: dict[str, Any] = {"attempts": 0, "denials": 0, "since": now, "not_before": now}
+        return {**afresh, "transaction_uid": None, "report_until": None, "sent_at": None, "confirmed_at": None}
+    if event is DeliveryEvent.DENY:
+        return {"denials": deliveries.c.denials + 1, "transaction_uid": None, "report_until": None}
+    column = {DeliveryEvent.ACCEPT: "sent_at", DeliveryEvent.CONFIRM: "confirmed_at"}.get(event)
+    return {column: now} if column else {}
+
+
+def _review(connection: Connection, destination: str, reason: str, now: datetime) -> None:
+    there = (deliveries.c.destination == destination) & deliveries.c.state.in_(STUCK)
+    count = connection.scalar(select(func.count()).select_from(deliveries).where(there))
+    if count:
+        text = f"{count} deliveries are parked or failed; the last to move: {reason}"
+        watch.raise_alarm(connection, watch.AlarmKind.DELIVERY, destination, text, now)
+    else:
+        watch.clear_alarm(connection, watch.AlarmKind.DELIVERY, destination, now)
+
+
+def requeue(connection: Connection, delivery_id: int, reason: str, now: datetime) -> None:
+    """Send once more, whatever went before. Raises Unknown, or IllegalMove where it is being sent."""
+    settle(connection, delivery_id, Outcome(DeliveryEvent.REQUEUE, reason), now)
+
+
+def cancel(connection: Connection, delivery_id: int, reason: str, now: datetime) -> None:
+    """Give up what was not sent, for good. Raises Unknown, or IllegalMove where it is being sent or was sent."""
+    settle(connection, delivery_id, Outcome(DeliveryEvent.CANCEL, reason), now)
 
 
 def delivery_states(connection: Connection, job_ids: Sequence[int]) -> dict[int, dict[str, int]]:
@@ -180,14 +216,13 @@ def _put_result(connection: Connection, job_id: int, result: StoredResult) -> in
 
 
 def _put_delivery(connection: Connection, result_id: int, destination: str, now: datetime) -> None:
-    fresh = {"state": DeliveryState.PENDING, "reason": "", "attempts": 0, "not_before": now}
+    fresh = {"state": DeliveryState.PENDING, "reason": "", "attempts": 0, "since": now, "not_before": now}
     if insert_new(connection, deliveries, {"result_id": result_id, "destination": destination, **fresh}):
         return
     there = (deliveries.c.result_id == result_id) & (deliveries.c.destination == destination)
     idle = connection.scalar(select(deliveries.c.id).where(there, deliveries.c.state != DeliveryState.SENDING))
     if idle is not None:
-        again = {"attempts": 0, "not_before": now}
-        settle(connection, idle, Outcome(DeliveryEvent.REQUEUE, "measured again"), now, again)
+        requeue(connection, idle, "measured again", now)
 
 
 def _delivery(connection: Connection, delivery_id: int) -> Delivery:

@@ -18,10 +18,24 @@ def upgrade() -> None:
     with op.batch_alter_table('results', schema=None) as batch_op:
         batch_op.add_column(sa.Column('removed_at', UTCTime(), nullable=True))
     with op.batch_alter_table('deliveries', schema=None) as batch_op:
+        # SQLite adds no required column without a default, and would not make it required later without a new table.
+        batch_op.add_column(sa.Column('since', UTCTime(), nullable=False, server_default='2000-01-01 00:00:00'))
+        batch_op.add_column(sa.Column('denials', sa.Integer(), nullable=False, server_default='0'))
         batch_op.add_column(sa.Column('transaction_uid', sa.String(length=64), nullable=True))
         batch_op.add_column(sa.Column('report_until', UTCTime(), nullable=True))
         batch_op.add_column(sa.Column('confirmed_at', UTCTime(), nullable=True))
-        batch_op.create_index(batch_op.f('ix_deliveries_transaction_uid'), ['transaction_uid'], unique=False)
+    op.execute('UPDATE deliveries SET since = not_before')
+    op.create_table('commitments',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('transaction_uid', sa.String(length=64), nullable=False),
+    sa.Column('delivery_id', sa.Integer(), nullable=False),
+    sa.Column('asked_at', UTCTime(), nullable=False),
+    sa.ForeignKeyConstraint(['delivery_id'], ['deliveries.id']),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_commitments'))
+    )
+    with op.batch_alter_table('commitments', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_commitments_transaction_uid'), ['transaction_uid'], unique=False)
+        batch_op.create_index(batch_op.f('ix_commitments_delivery_id'), ['delivery_id'], unique=False)
     op.create_table('alarms',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('kind', sa.String(length=32), nullable=False),

@@ -20,7 +20,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 @pytest.mark.parametrize(
     ("moves", "states", "events", "count"),
-    [(jobs.MOVES, JobState, JobEvent, 11), (deliveries.MOVES, DeliveryState, DeliveryEvent, 8)],
+    [(jobs.MOVES, JobState, JobEvent, 11), (deliveries.MOVES, DeliveryState, DeliveryEvent, 22)],
     ids=["jobs", "deliveries"],
 )
 def test_every_pair_is_in_the_table_or_illegal(
