@@ -12,7 +12,7 @@ from dicomnode.archive import Archive
 from dicomnode.arrivals import Arrival, CompletenessRule, complete_groups
 from dicomnode.database import Connection, Database
 from dicomnode.selection import Images, Selection, select
-from dicomnode.store import queue, receiving
+from dicomnode.store import outbox, queue, receiving
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +73,7 @@ class Assembler:
 
     def _add_job(self, connection: Connection, arrival: Arrival, reason: str, now: datetime) -> None:
         job_id = queue.add_job(connection, arrival, reason, now)
+        outbox.cancel_superseded(connection, arrival.series_instance_uid, now)
         log.info("job %d: %s", job_id, f"not analysed: {reason}" if reason else "queued")
 
     def _gather(self, connection: Connection, arrivals: list[Arrival]) -> _Group:

@@ -186,6 +186,7 @@ def requeue(
     settings, _ = load(config)
     with writing(settings) as connection:
         job = queue.requeue(connection, job_id, utc_now())
+        outbox.cancel_superseded(connection, job.series_instance_uid, utc_now())
     output.print(f"job {job.id} is {job.state}")
 
 
@@ -195,13 +196,16 @@ def volumes(
     issuer: Annotated[
         str | None, typer.Option(help="IssuerOfPatientID; the same ID of two issuers is two patients.")
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also those that a later revision of their series superseded.")
+    ] = False,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """List a patient's pancreas volumes in order of acquisition."""
+    """List a patient's pancreas volumes in order of acquisition, at most one of each series."""
     settings, _ = load(config)
     with reading(settings) as connection:
-        points = history.order(outbox.volumes(connection, patient_id, issuer))
+        points = history.order(outbox.volumes(connection, patient_id, issuer), with_superseded=every)
     if issuer is None and len(issuers := {point.issuer_of_patient_id for point in points}) > 1:
         raise Refused(
             f"this PatientID was given by {len(issuers)} issuers: choose one by --issuer ({', '.join(sorted(issuers))})"
@@ -214,7 +218,8 @@ def volumes(
     table = Table("acquired", "volume / mL", "confidence", "flags", "model", "series")
     for point in points:
         model = f"{point.model_name} {point.model_version}"
-        cells = [point.acquired_at, f"{point.volume_ml:.1f}", f"{point.confidence:.2f}", ", ".join(point.flags), model]
+        flags = ", ".join((*point.flags, *(["superseded"] if point.superseded else [])))
+        cells = [point.acquired_at, f"{point.volume_ml:.1f}", f"{point.confidence:.2f}", flags, model]
         table.add_row(*cells, tail(point.series_instance_uid))
     output.print(table)
 

@@ -11,6 +11,7 @@ class VolumePoint:
     """One measured volume.
 
     acquired_at: `YYYYMMDDHHMMSS`, possibly shorter. flags: names of the quality checks that spoke.
+    superseded: a later revision took its place, whether that one could be measured or not.
     """
 
     study_instance_uid: str
@@ -24,13 +25,10 @@ class VolumePoint:
     model_name: str
     model_version: str
     model_sha256: str
+    superseded: bool = False
 
 
-def order(points: Iterable[VolumePoint]) -> list[VolumePoint]:
-    """The current points in acquisition order: of each series only the latest revision."""
-    latest: dict[str, VolumePoint] = {}
-    for point in points:
-        known = latest.get(point.series_instance_uid)
-        if known is None or point.revision > known.revision:
-            latest[point.series_instance_uid] = point
-    return sorted(latest.values(), key=lambda point: (point.acquired_at, point.series_instance_uid))
+def order(points: Iterable[VolumePoint], *, with_superseded: bool = False) -> list[VolumePoint]:
+    """The current points in acquisition order, at most one of each series; or all, revision after revision."""
+    shown = (point for point in points if with_superseded or not point.superseded)
+    return sorted(shown, key=lambda point: (point.acquired_at, point.series_instance_uid, point.revision))

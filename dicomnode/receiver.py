@@ -94,9 +94,8 @@ class Receiver:
         """
         instance = _describe(blob, calling_ae, self._clock())
         with self._database.read() as connection:
-            stored = receiving.digest_of_instance(connection, instance.sop_instance_uid)
-        if stored is None:
-            stored = self._keep(blob, instance)
+            known = receiving.find(connection, instance.sop_instance_uid)
+        stored = known.sha256 if known else self._keep(blob, instance)
         if stored != instance.sha256:
             log.warning("other bytes came under the UID of a stored instance; the first are kept")
             raise Unacceptable(DUPLICATE_DIFFERS, "another instance is stored under this UID")
@@ -107,7 +106,8 @@ class Receiver:
         with self._database.begin() as connection:
             if receiving.remember(connection, instance):
                 return instance.sha256
-            first = receiving.digest_of_instance(connection, instance.sop_instance_uid) or ""
+            known = receiving.find(connection, instance.sop_instance_uid)
+        first = known.sha256 if known else ""
         if first != instance.sha256:  # another association was faster, with other bytes
             self._archive.discard(instance.path)
         return first

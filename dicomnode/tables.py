@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 
 
@@ -66,9 +67,13 @@ series = Table(
     # How many instances the sender or an archive says there are, and who says so; unknown where null.
     Column("expected_instances", Integer),
     Column("expected_by", Text, nullable=False, default="", server_default=""),
+    # Up to which instance the archive was asked, and when an instance last came that was here already.
+    Column("asked_until", Integer, nullable=False, default=0, server_default="0"),
+    Column("repeated_at", UTCTime),
     Index("ix_series_patient", "patient_id", "issuer_of_patient_id"),
 )
 
+_CONDEMNED = text("removed_at IS NOT NULL AND path <> ''")
 instances = Table(
     "instances",
     metadata,
@@ -80,16 +85,19 @@ instances = Table(
     Column("modality", String(16), nullable=False),
     Column("image_type", Text, nullable=False),
     Column("image_orientation", Text, nullable=False),
-    Column("path", Text, nullable=False),
+    Column("path", Text, nullable=False),  # empty: removed_at is set, and the file is gone
     Column("size_bytes", Integer, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("calling_ae", String(16), nullable=False),
     Column("received_at", UTCTime, nullable=False),
     Column("removed_at", UTCTime),
     Index("ix_instances_series", "series_instance_uid", "id"),
+    # Those whose file is still to be removed: a handful at any time.
+    Index("ix_instances_condemned", "id", sqlite_where=_CONDEMNED, postgresql_where=_CONDEMNED),
     sqlite_autoincrement=True,
 )
 
+_COUNTS = text("state NOT IN ('superseded', 'skipped')")
 jobs = Table(
     "jobs",
     metadata,
@@ -101,6 +109,8 @@ jobs = Table(
     Column("attempts", Integer, nullable=False),
     Column("last_instance_id", Integer, nullable=False),
     Column("instance_count", Integer, nullable=False),
+    Column("expected_instances", Integer),
+    Column("expected_by", Text, nullable=False, default="", server_default=""),
     Column("created_at", UTCTime, nullable=False),
     Column("updated_at", UTCTime, nullable=False),
     Column("not_before", UTCTime, nullable=False),
@@ -108,6 +118,8 @@ jobs = Table(
     Column("lease_holder", String(64)),
     UniqueConstraint("series_instance_uid", "revision"),
     Index("ix_jobs_due", "state", "not_before"),
+    # The database itself holds that a series never has two results that count.
+    Index("ix_jobs_counts", "series_instance_uid", unique=True, sqlite_where=_COUNTS, postgresql_where=_COUNTS),
 )
 
 job_events = Table(
@@ -129,6 +141,7 @@ results = Table(
     Column("job_id", ForeignKey("jobs.id"), nullable=False, index=True),
     Column("sop_instance_uid", UID, nullable=False, unique=True),
     Column("sop_class_uid", UID, nullable=False),
+    Column("series_instance_uid", UID, nullable=False, default="", server_default=""),
     Column("path", Text, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("removed_at", UTCTime),
@@ -157,7 +170,7 @@ deliveries = Table(
     Column("state", String(16), nullable=False),
     Column("reason", Text, nullable=False),
     Column("attempts", Integer, nullable=False),
-    # When it was put into the outbox, or back into it: the hours until it is given up count from here.
+    # When it was put into the outbox or back into it, or was sent: the hours until it is given up count from here.
     Column("since", UTCTime, nullable=False),
     Column("not_before", UTCTime, nullable=False),
     Column("lease_until", UTCTime),

@@ -135,7 +135,7 @@ class Worker:
         uid = str(dataset.SOPInstanceUID)
         path = archive_path(RESULTS, held.series_instance_uid, uid, digest)
         self._archive.keep(path, content)
-        return outbox.StoredResult(str(dataset.SOPClassUID), uid, path, digest)
+        return outbox.StoredResult(str(dataset.SOPClassUID), uid, str(dataset.SeriesInstanceUID), path, digest)
 
     def _end(self, held: Job, event: JobEvent, reason: str) -> None:
         now = self._clock()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import ColumnElement, Connection, func, select, update
 
 from dicomnode.deliveries import MOVES, STUCK, Delivery, DeliveryEvent, DeliveryState, Outcome
+from dicomnode.errors import Refused
 from dicomnode.history import VolumePoint
-from dicomnode.jobs import Job, JobEvent
+from dicomnode.jobs import Job, JobEvent, JobState
 from dicomnode.lifecycle import IllegalMove, move
 from dicomnode.store import Unknown, queue, watch
 from dicomnode.store.upsert import insert_new
@@ -24,6 +25,7 @@ class StoredResult:
 
     sop_class_uid: str
     sop_instance_uid: str
+    series_instance_uid: str
     path: str
     sha256: str
 
@@ -54,6 +56,25 @@ class Finished:
     destinations: Sequence[str]
 
 
+@dataclass(frozen=True)
+class ListedDelivery:
+    """A delivery as people look at it. not_before: of the next attempt, where it is pending."""
+
+    id: int
+    state: str
+    destination: str
+    job_id: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    attempts: int
+    denials: int
+    not_before: datetime
+    sent_at: datetime | None
+    report_until: datetime | None
+    confirmed_at: datetime | None
+    reason: str
+
+
 def finish(connection: Connection, held: Job, finished: Finished, now: datetime) -> None:
     """End a running job as done, with its measurement, its results and one delivery of each result per destination.
 
@@ -76,7 +97,11 @@ def finish(connection: Connection, held: Job, finished: Finished, now: datetime)
 
 
 def claim(connection: Connection, destination: str, now: datetime, lease_s: float) -> list[Delivery]:
-    """Take every delivery of one destination that is due, oldest first, at most a hundred, under a lease."""
+    """Take every delivery of one destination that is due, oldest first, at most a hundred, under a lease.
+
+    What a later revision superseded in the meantime is cancelled instead.
+    """
+    _cancel_superseded(connection, deliveries.c.destination == destination, now)
     due = (deliveries.c.destination == destination) & (deliveries.c.not_before <= now)
     statement = (
         select(deliveries.c.id)
@@ -89,7 +114,7 @@ def claim(connection: Connection, destination: str, now: datetime, lease_s: floa
     for key in keys:
         lease = {"lease_until": now + timedelta(seconds=lease_s), "attempts": deliveries.c.attempts + 1}
         settle(connection, key, Outcome(DeliveryEvent.CLAIM, f"to {destination}"), now, lease)
-    return [_delivery(connection, key) for key in keys]
+    return [delivery(connection, key) for key in keys]
 
 
 def is_any_due(connection: Connection, destination: str, now: datetime) -> bool:
@@ -145,9 +170,10 @@ def _marks(event: DeliveryEvent, now: datetime) -> dict[str, Any]:
         afresh: dict[str, Any] = {"attempts": 0, "denials": 0, "since": now, "not_before": now}
         return {**afresh, "transaction_uid": None, "report_until": None, "sent_at": None, "confirmed_at": None}
     if event is DeliveryEvent.DENY:
-        return {"denials": deliveries.c.denials + 1, "transaction_uid": None, "report_until": None}
-    column = {DeliveryEvent.ACCEPT: "sent_at", DeliveryEvent.CONFIRM: "confirmed_at"}.get(event)
-    return {column: now} if column else {}
+        return {"denials": deliveries.c.denials + 1, "since": now, "transaction_uid": None, "report_until": None}
+    if event is DeliveryEvent.ACCEPT:
+        return {"sent_at": now, "since": now}
+    return {"confirmed_at": now} if event is DeliveryEvent.CONFIRM else {}
 
 
 def _review(connection: Connection, destination: str, reason: str, now: datetime) -> None:
@@ -161,13 +187,59 @@ def _review(connection: Connection, destination: str, reason: str, now: datetime
 
 
 def requeue(connection: Connection, delivery_id: int, reason: str, now: datetime) -> None:
-    """Send once more, whatever went before. Raises Unknown, or IllegalMove where it is being sent."""
+    """Send once more, whatever went before.
+
+    Raises Unknown, IllegalMove where it is being sent, or Refused where retention removed its file.
+    """
     settle(connection, delivery_id, Outcome(DeliveryEvent.REQUEUE, reason), now)
+    # After the move, which holds retention off until the transaction ends.
+    removed = select(results.c.removed_at).join(deliveries).where(deliveries.c.id == delivery_id)
+    if connection.scalar(removed) is not None:
+        raise Refused(f"delivery {delivery_id}: its file was removed by retention; requeue its job to make it again")
 
 
 def cancel(connection: Connection, delivery_id: int, reason: str, now: datetime) -> None:
     """Give up what was not sent, for good. Raises Unknown, or IllegalMove where it is being sent or was sent."""
     settle(connection, delivery_id, Outcome(DeliveryEvent.CANCEL, reason), now)
+
+
+def cancel_superseded(connection: Connection, series_instance_uid: str, now: datetime) -> None:
+    """Give up whatever of the superseded revisions of a series was not sent yet."""
+    _cancel_superseded(connection, jobs.c.series_instance_uid == series_instance_uid, now)
+
+
+def _cancel_superseded(connection: Connection, which: ColumnElement[bool], now: datetime) -> None:
+    unsent = deliveries.c.state.in_((DeliveryState.PENDING, *STUCK))
+    statement = (
+        select(deliveries.c.id)
+        .join_from(deliveries, results)
+        .join(jobs)
+        .where(which, unsent, jobs.c.state == JobState.SUPERSEDED)
+        .with_for_update(of=deliveries, skip_locked=True)
+    )
+    for key in list(connection.scalars(statement)):
+        cancel(connection, key, "a later revision of the series took its place", now)
+
+
+def delivery(connection: Connection, delivery_id: int) -> Delivery:
+    """The delivery with this id, which is there."""
+    joined = {**results.c, **deliveries.c}
+    statement = select(*(joined[name] for name in Delivery.__dataclass_fields__)).select_from(deliveries.join(results))
+    return Delivery(**connection.execute(statement.where(deliveries.c.id == delivery_id)).mappings().one())
+
+
+def list_deliveries(
+    connection: Connection, limit: int, *, states: Collection[DeliveryState] = (), destination: str | None = None
+) -> list[ListedDelivery]:
+    """The newest deliveries, newest first; without states: in any."""
+    joined = {**results.c, **deliveries.c}
+    columns = [joined[name] for name in ListedDelivery.__dataclass_fields__]
+    statement = select(*columns).select_from(deliveries.join(results)).order_by(deliveries.c.id.desc()).limit(limit)
+    if states:
+        statement = statement.where(deliveries.c.state.in_(states))
+    if destination is not None:
+        statement = statement.where(deliveries.c.destination == destination)
+    return [ListedDelivery(**row) for row in connection.execute(statement).mappings()]
 
 
 def delivery_states(connection: Connection, job_ids: Sequence[int]) -> dict[int, dict[str, int]]:
@@ -196,6 +268,7 @@ def volumes(connection: Connection, patient_id: str, issuer: str | None) -> list
         select(
             s.study_instance_uid, s.series_instance_uid, jobs.c.revision, s.acquired_at, s.issuer_of_patient_id,
             m.volume_ml, m.confidence, m.flags, m.model_name, m.model_version, m.model_sha256,
+            (jobs.c.state == JobState.SUPERSEDED).label("superseded"),
         )
         .join_from(measurements, jobs)
         .join(series)
@@ -211,7 +284,7 @@ def _put_result(connection: Connection, job_id: int, result: StoredResult) -> in
     values = {"job_id": job_id, **asdict(result)}
     same = results.c.sop_instance_uid == result.sop_instance_uid
     if not insert_new(connection, results, values):
-        connection.execute(update(results).where(same).values(values))
+        connection.execute(update(results).where(same).values(removed_at=None, **values))
     return int(connection.execute(select(results.c.id).where(same)).scalar_one())
 
 
@@ -223,10 +296,3 @@ def _put_delivery(connection: Connection, result_id: int, destination: str, now:
     idle = connection.scalar(select(deliveries.c.id).where(there, deliveries.c.state != DeliveryState.SENDING))
     if idle is not None:
         requeue(connection, idle, "measured again", now)
-
-
-def _delivery(connection: Connection, delivery_id: int) -> Delivery:
-    names = list(Delivery.__dataclass_fields__)
-    joined = {**{c.name: c for c in results.c}, **{c.name: c for c in deliveries.c}}
-    statement = select(*(joined[name] for name in names)).select_from(deliveries.join(results))
-    return Delivery(**connection.execute(statement.where(deliveries.c.id == delivery_id)).mappings().one())

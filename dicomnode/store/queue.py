@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
 from dicomnode.arrivals import Arrival
+from dicomnode.errors import Refused
 from dicomnode.jobs import MOVES, Job, JobEvent, JobState, RetryPolicy
 from dicomnode.lifecycle import IllegalMove, move
 from dicomnode.store import LeaseLost, Unknown
@@ -29,20 +31,25 @@ class TimelineEntry:
 
 
 def add_job(connection: Connection, arrival: Arrival, skip_reason: str, now: datetime) -> int:
-    """Turn an arrival into the next revision of its series' job: queued, or skipped with the reason; returns its id."""
+    """Turn an arrival into the next revision of its series' job: queued, or skipped with the reason; returns its id.
+
+    A queued one supersedes every earlier revision.
+    """
     uid = arrival.series_instance_uid
-    count = func.count(instances.c.id)
-    covered = select(count).where(instances.c.series_instance_uid == uid, instances.c.id <= arrival.last_instance_id)
-    earlier = select(func.count(jobs.c.id)).where(jobs.c.series_instance_uid == uid)
-    state = JobState.SKIPPED if skip_reason else JobState.QUEUED
+    earlier = _revisions(connection, uid)
+    revision = len(earlier) + 1
+    if not skip_reason:
+        _supersede(connection, earlier, revision, now)
     values = {
         "series_instance_uid": uid,
-        "revision": (connection.scalar(earlier) or 0) + 1,
-        "state": state,
+        "revision": revision,
+        "state": JobState.SKIPPED if skip_reason else JobState.QUEUED,
         "reason": skip_reason,
         "attempts": 0,
         "last_instance_id": arrival.last_instance_id,
-        "instance_count": connection.scalar(covered) or 0,
+        "instance_count": arrival.instance_count,
+        "expected_instances": arrival.expected_instances,
+        "expected_by": arrival.expected_by,
         "created_at": now,
         "updated_at": now,
         "not_before": now,
@@ -53,17 +60,23 @@ def add_job(connection: Connection, arrival: Arrival, skip_reason: str, now: dat
         .where(series.c.series_instance_uid == uid)
         .values(covered_until=arrival.last_instance_id, waiting=False)
     )
-    note = skip_reason or f"{values['instance_count']} instances"
-    record(connection, job_id, TimelineEntry(now, "create", state, note))
+    added = job(connection, job_id)
+    note = skip_reason or added.shortfall or f"{added.instance_count} instances"
+    record(connection, job_id, TimelineEntry(now, "create", added.state, note))
     return job_id
 
 
 def chosen(connection: Connection, study_instance_uid: str) -> dict[str, int]:
-    """The series of a study that wait for the worker, are with it or were measured: UID -> last instance covered."""
+    """The series of a study that wait for the worker, are with it or were measured: UID -> last instance covered.
+
+    Without those that retention removed: nothing can be compared with them any more.
+    """
+    removed = instances.c.removed_at.is_not(None) & (instances.c.series_instance_uid == jobs.c.series_instance_uid)
     statement = (
         select(jobs.c.series_instance_uid, func.max(jobs.c.last_instance_id))
         .join(series)
         .where(series.c.study_instance_uid == study_instance_uid, jobs.c.state.in_(_CHOSEN))
+        .where(~select(instances.c.id).where(removed).exists())
         .group_by(jobs.c.series_instance_uid)
     )
     return {row[0]: row[1] for row in connection.execute(statement)}
@@ -77,11 +90,7 @@ def is_any_due(connection: Connection, now: datetime) -> bool:
 
 
 def claim(connection: Connection, holder: str, now: datetime, lease_s: float) -> Job | None:
-    """Take the oldest job that is due, under a lease; None where there is none.
-
-    A job whose series has a later revision is skipped instead: it knows only a part of the instances.
-    """
-    _supersede(connection, now)
+    """Take the oldest job that is due, under a lease; None where there is none."""
     statement = (
         select(jobs)
         .where(jobs.c.state == JobState.QUEUED, jobs.c.not_before <= now)
@@ -97,14 +106,20 @@ def claim(connection: Connection, holder: str, now: datetime, lease_s: float) ->
     return job(connection, row.id)
 
 
-def _supersede(connection: Connection, now: datetime) -> None:
-    later = jobs.alias("later")
-    same_series = later.c.series_instance_uid == jobs.c.series_instance_uid
-    latest = select(func.max(later.c.id)).where(same_series).scalar_subquery()
-    statement = select(jobs, latest.label("latest")).where(jobs.c.state == JobState.QUEUED, jobs.c.id < latest)
-    for row in connection.execute(statement.with_for_update(of=jobs, skip_locked=True)).all():
-        reason = f"superseded by job {row.latest}, which knows later instances"
-        move_job(connection, row, JobEvent.SUPERSEDE, (now, reason), {"reason": reason})
+def _supersede(connection: Connection, rows: Sequence[Row[Any]], revision: int, now: datetime) -> None:
+    """Take every job of the rows out of count in favour of a later revision, whatever became of it."""
+    for row in rows:
+        if row.state != JobState.SUPERSEDED:
+            was = f"{row.state}: {row.reason}" if row.reason else row.state
+            reason = f"superseded by revision {revision}, which knows later instances; was {was}"
+            values = {"reason": reason, "lease_holder": None}
+            move_job(connection, row, JobEvent.SUPERSEDE, (now, reason), values)
+
+
+def _revisions(connection: Connection, series_instance_uid: str) -> Sequence[Row[Any]]:
+    """Every job of a series, oldest first; locked until the transaction ends."""
+    statement = select(jobs).where(jobs.c.series_instance_uid == series_instance_uid).order_by(jobs.c.revision)
+    return connection.execute(statement.with_for_update()).all()
 
 
 def renew(connection: Connection, job_id: int, holder: str, until: datetime) -> bool:
@@ -143,16 +158,35 @@ def check_lease(connection: Connection, job_id: int, holder: str) -> None:
     statement = select(jobs.c.lease_holder, jobs.c.state).where(jobs.c.id == job_id).with_for_update()
     row = connection.execute(statement).one()
     if (row.lease_holder, row.state) != (holder, JobState.RUNNING):
-        raise LeaseLost(f"job {job_id} was taken over")
+        raise LeaseLost(f"job {job_id} was taken over or superseded")
 
 
 def requeue(connection: Connection, job_id: int, now: datetime) -> Job:
-    """Queue an ended job again, its attempts forgotten. Raises Unknown or IllegalMove."""
+    """Queue an ended job again, its attempts forgotten. Raises Unknown, IllegalMove, or Refused: its files are removed.
+
+    Only the newest revision of a series: the earlier ones know a part of it only.
+    """
     row = job(connection, job_id)
+    *earlier, newest = _revisions(connection, row.series_instance_uid)
+    if newest.id != job_id:
+        raise IllegalMove(f"job {job_id} knows a part of its series only: requeue job {newest.id}")
+    _supersede(connection, earlier, row.revision, now)
     move_job(
         connection, row, JobEvent.REQUEUE, (now, "by an operator"), {"attempts": 0, "reason": "", "not_before": now}
     )
+    # After the move, which holds retention off until the transaction ends.
+    if removed := count_removed(connection, row):
+        raise Refused(
+            f"job {job_id}: {removed} of its images were removed by retention; have the series sent again first"
+        )
     return job(connection, job_id)
+
+
+def count_removed(connection: Connection, row: Job) -> int:
+    """How many of the instances that the job covers were removed by retention."""
+    c = instances.c
+    covered = (c.series_instance_uid == row.series_instance_uid) & (c.id <= row.last_instance_id)
+    return connection.scalar(select(func.count(c.removed_at)).where(covered)) or 0
 
 
 def job(connection: Connection, job_id: int) -> Job:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, Row, func, select, update
 
-from dicomnode.arrivals import Arrival, StoredInstance
+from dicomnode.arrivals import HEADERS, Arrival, StoredInstance
 from dicomnode.routing import ImageFacts
 from dicomnode.store.upsert import insert_new
 from dicomnode.tables import instances, results, series
+
+
+@dataclass(frozen=True)
+class KnownInstance:
+    """What is stored under a UID. path: relative to the archive. is_removed: its file is no longer there."""
+
+    sha256: str
+    transfer_syntax_uid: str
+    path: str
+    is_removed: bool
 
 
 @dataclass(frozen=True)
@@ -20,13 +31,17 @@ class SourceImage:
     facts: ImageFacts
 
 
-def digest_of_instance(connection: Connection, sop_instance_uid: str) -> str | None:
-    """The SHA-256 of the instance as first received, or None: it is not stored."""
-    return connection.scalar(select(instances.c.sha256).where(instances.c.sop_instance_uid == sop_instance_uid))
+def find(connection: Connection, sop_instance_uid: str) -> KnownInstance | None:
+    """The instance as first received, or None: none came under this UID."""
+    c = instances.c
+    statement = select(c.sha256, c.transfer_syntax_uid, c.path, c.removed_at.is_not(None))
+    row = connection.execute(statement.where(c.sop_instance_uid == sop_instance_uid)).one_or_none()
+    return None if row is None else KnownInstance(*row)
 
 
 def remember(connection: Connection, instance: StoredInstance) -> bool:
     """Index a stored instance; False where another association was faster with the same UID."""
+    expected_by = HEADERS if instance.expected_instances else ""
     insert_new(
         connection,
         series,
@@ -36,17 +51,37 @@ def remember(connection: Connection, instance: StoredInstance) -> bool:
             "patient_id": instance.patient.id,
             "issuer_of_patient_id": instance.patient.issuer,
             "acquired_at": instance.acquired_at,
+            "expected_instances": instance.expected_instances,
+            "expected_by": expected_by,
         },
     )
     columns = {c.name for c in instances.columns} - {"id", "removed_at"}
     if not insert_new(connection, instances, {name: getattr(instance, name) for name in columns}):
         return False
-    connection.execute(
-        update(series)
-        .where(series.c.series_instance_uid == instance.series_instance_uid, series.c.waiting.is_(False))
-        .values(waiting=True)
-    )
+    uid = series.c.series_instance_uid == instance.series_instance_uid
+    connection.execute(update(series).where(uid, series.c.waiting.is_(False)).values(waiting=True))
+    if instance.expected_instances:
+        c = series.c
+        less = c.expected_instances.is_(None) | (
+            (c.expected_by == HEADERS) & (c.expected_instances < instance.expected_instances)
+        )
+        more = {"expected_instances": instance.expected_instances, "expected_by": expected_by}
+        connection.execute(update(series).where(uid, less).values(more))
     return True
+
+
+def repeat(connection: Connection, instance: StoredInstance) -> bool:
+    """Note that an instance came again; a series that waits stays open.
+
+    True: its file was removed, and has to be written again before the transaction ends, which holds retention off.
+    """
+    c = instances.c
+    removed = (c.sop_instance_uid == instance.sop_instance_uid) & c.removed_at.is_not(None)
+    again = {"path": instance.path, "size_bytes": instance.size_bytes, "received_at": instance.received_at}
+    is_back = bool(connection.execute(update(instances).where(removed).values(removed_at=None, **again)).rowcount)
+    waits = (series.c.series_instance_uid == instance.series_instance_uid) & series.c.waiting.is_(True)
+    connection.execute(update(series).where(waits).values(repeated_at=instance.received_at))
+    return is_back
 
 
 def stored_paths(connection: Connection) -> set[str]:
@@ -56,14 +91,47 @@ def stored_paths(connection: Connection) -> set[str]:
 
 def arrivals(connection: Connection) -> list[Arrival]:
     """The series with instances that no job covers yet."""
-    keys = (instances.c.series_instance_uid, series.c.study_instance_uid)
+    s, i = series.c, instances.c
+    last, received_at = func.max(i.id), func.max(i.received_at)
     statement = (
-        select(*keys, func.max(instances.c.id), func.max(instances.c.received_at))
-        .join(series)
-        .where(series.c.waiting.is_(True), instances.c.id > series.c.covered_until)
-        .group_by(*keys)
+        select(
+            *s,
+            last.label("last"),
+            received_at.label("received_at"),
+            func.count(i.id).label("total"),
+            func.count(i.removed_at).label("gone"),
+        )
+        .join_from(series, instances)
+        .where(s.waiting.is_(True))
+        .group_by(*s)
+        .having(last > s.covered_until)
     )
-    return [Arrival(*row) for row in connection.execute(statement)]
+    return [_arrival(row) for row in connection.execute(statement)]
+
+
+def _arrival(row: Row[*tuple[Any, ...]]) -> Arrival:
+    return Arrival(
+        series_instance_uid=row.series_instance_uid,
+        study_instance_uid=row.study_instance_uid,
+        last_instance_id=row.last,
+        last_received_at=max(row.received_at, row.repeated_at or row.received_at),
+        instance_count=row.total,
+        removed_count=row.gone,
+        expected_instances=row.expected_instances,
+        expected_by=row.expected_by,
+        is_asked=row.asked_until >= row.last,
+    )
+
+
+def note_count(connection: Connection, arrival: Arrival, count: int | None, source: str) -> None:
+    """Keep what an archive answered for an arrival; count: None where it does not know the series.
+
+    An archive that has fewer than are here has not got all of them itself yet: its word counts nothing.
+    """
+    values: dict[str, Any] = {"asked_until": arrival.last_instance_id}
+    if count is not None and count >= arrival.instance_count:
+        values |= {"expected_instances": count, "expected_by": source}
+    connection.execute(update(series).where(series.c.series_instance_uid == arrival.series_instance_uid).values(values))
 
 
 def images(connection: Connection, series_instance_uid: str, last_instance_id: int) -> list[SourceImage]:

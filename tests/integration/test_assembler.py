@@ -174,7 +174,7 @@ def test_case_08_a_chosen_series_that_grows_is_analysed_again(open_desk: Callabl
     desk.receive("middle", slices=4, SliceThickness="3")
     desk.receive("worse", slices=4, SliceThickness="5")
     desk.step()
-    assert desk.jobs()[:3] == [("middle", QUEUED), ("better", QUEUED), ("worse", SKIPPED)]
+    assert desk.jobs()[:3] == [("middle", JobState.SUPERSEDED), ("better", QUEUED), ("worse", SKIPPED)]
     assert sorted(desk.jobs()[3:]) == [("middle", QUEUED), ("worse", SKIPPED)]
 
 

@@ -1,4 +1,4 @@
-"""Expected counts, storage commitment, retention, alarms and refusals."""
+"""Expected counts, one result that counts, storage commitment, retention, alarms and refusals."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,9 +13,31 @@ def upgrade() -> None:
     with op.batch_alter_table('series', schema=None) as batch_op:
         batch_op.add_column(sa.Column('expected_instances', sa.Integer(), nullable=True))
         batch_op.add_column(sa.Column('expected_by', sa.Text(), nullable=False, server_default=''))
+        batch_op.add_column(sa.Column('asked_until', sa.Integer(), nullable=False, server_default='0'))
+        batch_op.add_column(sa.Column('repeated_at', UTCTime(), nullable=True))
     with op.batch_alter_table('instances', schema=None) as batch_op:
         batch_op.add_column(sa.Column('removed_at', UTCTime(), nullable=True))
+    op.create_index(
+        'ix_instances_condemned', 'instances', ['id'],
+        sqlite_where=sa.text("removed_at IS NOT NULL AND path <> ''"),
+        postgresql_where=sa.text("removed_at IS NOT NULL AND path <> ''"),
+    )
+    with op.batch_alter_table('jobs', schema=None) as batch_op:
+        batch_op.add_column(sa.Column('expected_instances', sa.Integer(), nullable=True))
+        batch_op.add_column(sa.Column('expected_by', sa.Text(), nullable=False, server_default=''))
+    # The first release let an earlier revision stand beside a later one.
+    op.execute(
+        "UPDATE jobs SET state = 'superseded' WHERE state NOT IN ('superseded', 'skipped') AND EXISTS ("
+        "SELECT 1 FROM jobs AS later WHERE later.series_instance_uid = jobs.series_instance_uid"
+        " AND later.revision > jobs.revision AND later.state <> 'skipped')"
+    )
+    op.create_index(
+        'ix_jobs_counts', 'jobs', ['series_instance_uid'], unique=True,
+        sqlite_where=sa.text("state NOT IN ('superseded', 'skipped')"),
+        postgresql_where=sa.text("state NOT IN ('superseded', 'skipped')"),
+    )
     with op.batch_alter_table('results', schema=None) as batch_op:
+        batch_op.add_column(sa.Column('series_instance_uid', sa.String(length=64), nullable=False, server_default=''))
         batch_op.add_column(sa.Column('removed_at', UTCTime(), nullable=True))
     with op.batch_alter_table('deliveries', schema=None) as batch_op:
         # SQLite adds no required column without a default, and would not make it required later without a new table.

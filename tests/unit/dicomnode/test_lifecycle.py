@@ -20,7 +20,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 @pytest.mark.parametrize(
     ("moves", "states", "events", "count"),
-    [(jobs.MOVES, JobState, JobEvent, 11), (deliveries.MOVES, DeliveryState, DeliveryEvent, 22)],
+    [(jobs.MOVES, JobState, JobEvent, 16), (deliveries.MOVES, DeliveryState, DeliveryEvent, 22)],
     ids=["jobs", "deliveries"],
 )
 def test_every_pair_is_in_the_table_or_illegal(
@@ -43,9 +43,10 @@ def test_every_state_can_be_reached_and_used() -> None:
     assert {event for _, event in deliveries.MOVES} == {*DeliveryEvent}
 
 
-def test_only_an_operator_moves_what_has_ended() -> None:
-    ended = {JobState.DONE, JobState.SKIPPED, JobState.REFUSED, JobState.FAILED}
-    assert {event for state, event in jobs.MOVES if state in ended} == {JobEvent.REQUEUE}
+def test_only_an_operator_and_a_later_revision_move_what_has_ended() -> None:
+    ended = {JobState.DONE, JobState.SKIPPED, JobState.REFUSED, JobState.FAILED, JobState.SUPERSEDED}
+    assert {event for state, event in jobs.MOVES if state in ended} == {JobEvent.REQUEUE, JobEvent.SUPERSEDE}
+    assert not any(state is JobState.SUPERSEDED for state, _ in jobs.MOVES)
 
 
 @pytest.mark.parametrize("status", [0x0000, 0xB000, 0xB006, 0xB007, 0x0111])
@@ -80,5 +81,5 @@ def test_attempts_are_limited() -> None:
 
 @pytest.mark.parametrize(("waited_s", "complete"), [(0, False), (29.9, False), (30, True), (3600, True)])
 def test_a_series_is_complete_when_it_was_quiet(waited_s: float, complete: bool) -> None:
-    arrival = Arrival("1.2.3", "1.2", 7, NOW)
+    arrival = Arrival("1.2.3", "1.2", 7, NOW, 1)
     assert is_complete(arrival, CompletenessRule(30), NOW + timedelta(seconds=waited_s)) is complete

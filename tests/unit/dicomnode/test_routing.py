@@ -205,9 +205,11 @@ def test_case_33_volumes_stand_in_order_of_acquisition() -> None:
     assert order([late, noon, dawn]) == [dawn, noon, late]
 
 
-def test_case_08_only_the_latest_revision_of_a_series_is_current() -> None:
-    second = replace(POINT, revision=2, volume_ml=90.0)
-    assert order([second, POINT]) == order([POINT, second]) == [second]
+def test_case_08_what_was_superseded_is_shown_on_demand_only() -> None:
+    first, second = replace(POINT, superseded=True), replace(POINT, revision=2, volume_ml=90.0)
+    assert order([second, first]) == [second]
+    assert order([second, first], with_superseded=True) == [first, second]
+    assert order([first]) == []
 
 
 @pytest.mark.parametrize("value", NO_SLICES)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from dicomnode import history
 from dicomnode.arrivals import Patient, StoredInstance
@@ -22,9 +23,10 @@ from dicomnode.tables import deliveries, jobs
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LEASE_S = 60.0
+EXPLICIT = "1.2.840.10008.1.2.1"
 LATER = NOW + timedelta(seconds=LEASE_S + 1)
 POLICY = RetryPolicy(max_attempts=2, backoff=Backoff(0.0, 0.0))
-SEG, SR = (outbox.StoredResult("1.2.840", f"2.25.{n}", f"results/{n}.dcm", "a" * 64) for n in (1, 2))
+SEG, SR = (outbox.StoredResult("1.2.840", f"2.25.{n}", f"2.25.10{n}", f"results/{n}.dcm", "a" * 64) for n in (1, 2))
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 def receive(connection: Connection, number: int, series: str = "1.1", patient: Patient | None = None) -> bool:
     patient = patient or Patient("P", "")
-    head = (f"1.2.{number}", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1", series, "1.0", patient, "CT")
+    head = (f"1.2.{number}", "1.2.840.10008.5.1.4.1.1.2", EXPLICIT, series, "1.0", patient, "CT")
     tail = ("AXIAL", "1\\0\\0\\0\\1\\0", "20200102", f"received/{number}.dcm", 10, "b" * 64, "SENDER", NOW)
     return receiving.remember(connection, StoredInstance(*head, *tail))
 
@@ -68,8 +70,10 @@ def finish(database: Database, held: Job, volume_ml: float = 80.0, found: bool =
 def test_an_instance_is_indexed_once(database: Database) -> None:
     with database.begin() as connection:
         assert [receive(connection, 1), receive(connection, 1), receive(connection, 2)] == [True, False, True]
-        assert receiving.digest_of_instance(connection, "1.2.1") == "b" * 64
-        assert receiving.digest_of_instance(connection, "1.2.9") is None
+        assert receiving.find(connection, "1.2.1") == receiving.KnownInstance(
+            "b" * 64, EXPLICIT, "received/1.dcm", False
+        )
+        assert receiving.find(connection, "1.2.9") is None
         assert [image.path for image in receiving.images(connection, "1.1", 99)] == ["received/1.dcm", "received/2.dcm"]
 
 
@@ -214,18 +218,96 @@ def _any_delivery(connection: Connection) -> int:
     return int(connection.execute(deliveries.select()).first().id)
 
 
+def grow(database: Database, number: int) -> int:
+    """One more instance of the series 1.1, and the revision of it."""
+    with database.begin() as connection:
+        receive(connection, number)
+        (job_id,) = add_jobs(connection)
+        outbox.cancel_superseded(connection, "1.1", NOW)
+    return job_id
+
+
 def test_case_08_late_slices_make_a_revision_and_one_current_volume(database: Database) -> None:
     for number, volume_ml in ((1, 40.0), (2, 80.0)):
-        with database.begin() as connection:
-            receive(connection, number)
-            (job_id,) = add_jobs(connection)
+        job_id = grow(database, number)
+        with database.read() as connection:
             made = queue.job(connection, job_id)
         assert (made.revision, made.instance_count) == (number, number)
         finish(database, claim(database), volume_ml)
     with database.read() as connection:
         points = outbox.volumes(connection, "P", None)
-    assert [point.volume_ml for point in points] == [40.0, 80.0]
+        assert queue.job(connection, 1).state is JobState.SUPERSEDED
     assert [point.volume_ml for point in history.order(points)] == [80.0]
+    assert [point.volume_ml for point in history.order(points, with_superseded=True)] == [40.0, 80.0]
+
+
+@pytest.mark.parametrize("event", [JobEvent.REFUSE, JobEvent.GIVE_UP, None])
+def test_case_08_a_part_counts_no_longer_once_more_came(database: Database, event: JobEvent | None) -> None:
+    grow(database, 1)
+    finish(database, claim(database), 40.0)
+    grow(database, 2)
+    with database.begin() as connection:
+        if event:
+            held = queue.claim(connection, "A", NOW, LEASE_S)
+            assert held
+            queue.move_job(connection, held, event, (NOW, "a gap"), {})
+        points = outbox.volumes(connection, "P", None)
+        assert history.order(points) == []
+        assert [point.superseded for point in points] == [True]
+        with pytest.raises(IllegalMove, match="requeue job 2"):
+            queue.requeue(connection, 1, NOW)
+
+
+def test_case_08_what_was_not_sent_of_the_earlier_revision_never_is(database: Database) -> None:
+    first = grow(database, 1)
+    finish(database, claim(database))
+    with database.begin() as connection:
+        near = outbox.claim(connection, "near", NOW, LEASE_S)  # these are on their way when the late slice comes
+    second = grow(database, 2)
+    with database.begin() as connection:
+        assert outbox.delivery_states(connection, [first]) == {first: {"cancelled": 2, "sending": 2}}
+        outbox.settle(connection, near[0].id, Outcome(DeliveryEvent.ACCEPT, "0x0000 success"), NOW)
+        outbox.settle(connection, near[1].id, Outcome(DeliveryEvent.POSTPONE, "away"), NOW)
+        assert outbox.claim(connection, "near", NOW, LEASE_S) == []
+        assert outbox.delivery_states(connection, [first]) == {first: {"cancelled": 3, "sent": 1}}
+        assert [queue.job(connection, key).state for key in (first, second)] == [JobState.SUPERSEDED, JobState.QUEUED]
+
+
+def test_case_08_an_earlier_revision_that_ends_last_leaves_nothing(database: Database) -> None:
+    first = grow(database, 1)
+    held = claim(database)
+    grow(database, 2)
+    later = claim(database, holder="B")
+    finish(database, later, 80.0)
+    with database.begin() as connection:
+        assert not queue.renew(connection, first, "A", LATER)
+        with pytest.raises(LeaseLost):
+            queue.check_lease(connection, first, "A")
+    with pytest.raises(IllegalMove):
+        finish(database, held, 40.0)
+    with database.read() as connection:
+        assert [point.volume_ml for point in outbox.volumes(connection, "P", None)] == [80.0]
+        assert list(outbox.delivery_states(connection, [first, later.id])) == [later.id]
+
+
+def test_case_08_a_revision_that_is_not_analysed_leaves_the_earlier_standing(database: Database) -> None:
+    first = grow(database, 1)
+    finish(database, claim(database), 40.0)
+    with database.begin() as connection:
+        receive(connection, 2)
+        (second,) = add_jobs(connection, "no rule matches")
+        assert not history.order(outbox.volumes(connection, "P", None))[0].superseded
+        with pytest.raises(IllegalMove):
+            queue.requeue(connection, first, NOW)
+        queue.requeue(connection, second, NOW)  # an operator wants it all the same
+        assert queue.job(connection, first).state is JobState.SUPERSEDED
+
+
+def test_case_08_the_database_itself_holds_one_job_of_a_series_that_counts(database: Database) -> None:
+    grow(database, 1)
+    grow(database, 2)
+    with pytest.raises(IntegrityError), database.begin() as connection:
+        connection.execute(jobs.update().values(state=JobState.DONE))
 
 
 def test_case_08_a_revision_that_still_waits_is_superseded_by_the_later(database: Database) -> None:
@@ -239,8 +321,8 @@ def test_case_08_a_revision_that_still_waits_is_superseded_by_the_later(database
     with database.read() as connection:
         old = queue.job(connection, first)
         assert (old.state, old.reason) == (
-            JobState.SKIPPED,
-            f"superseded by job {second}, which knows later instances",
+            JobState.SUPERSEDED,
+            "superseded by revision 2, which knows later instances; was queued: away",
         )
 
 
