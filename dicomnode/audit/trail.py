@@ -46,7 +46,7 @@ class Trail:
         self._turn = threading.Lock()
         self._waiting: deque[tuple[str, bytes]] = deque()
         self._lost = 0
-        self._is_failing = False
+        self._is_failing: bool | None = None  # not known: an earlier process may have left the alarm on
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._alone():
@@ -87,10 +87,11 @@ class Trail:
                 self._waiting.popleft()
 
     def _settle(self, reason: str | None) -> None:
-        if self._is_failing == (reason is not None):
+        was_failing, self._is_failing = self._is_failing, reason is not None
+        if was_failing is self._is_failing:
             return
-        self._is_failing = reason is not None
-        log.log(logging.ERROR if reason else logging.WARNING, "%s", reason or "the audit trail is written again")
+        if reason or was_failing:
+            log.error("%s", reason or "the audit trail is written again")
         self._report(reason)
 
     @contextmanager
