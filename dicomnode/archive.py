@@ -20,6 +20,7 @@ from dicomnode.errors import Misconfigured, Unavailable
 RECEIVED = "received"
 RESULTS = "results"
 _INCOMING = "incoming"
+_PROBE_BYTES = 1 << 20  # about a slice: what a probe asks room for
 
 
 class Full(Unavailable):
@@ -31,6 +32,15 @@ def archive_path(area: str, series_instance_uid: str, sop_instance_uid: str, con
     series = hashlib.sha256(series_instance_uid.encode()).hexdigest()
     instance = hashlib.sha256(f"{sop_instance_uid}\n{content_sha256}".encode()).hexdigest()
     return f"{area}/{series[:2]}/{series[:32]}/{instance[:32]}.dcm"
+
+
+def data_set_digest(blob: bytes) -> str:
+    """SHA-256 of the data set alone: the meta information before it holds the sender's title, which may change.
+
+    blob: a file with preamble and meta information (PS3.10 7.1), whose first element is its length.
+    """
+    length = int.from_bytes(blob[140:144], "little")
+    return hashlib.sha256(memoryview(blob)[144 + length :]).hexdigest()
 
 
 class Archive:
@@ -68,14 +78,47 @@ class Archive:
             kind = Full if error.errno in (errno.ENOSPC, errno.EDQUOT) else Unavailable
             raise kind(f"archive: {error.strerror}") from error
 
-    def discard(self, relative: str) -> None:
-        """Remove a kept file that nothing refers to."""
-        self.path(relative).unlink(missing_ok=True)
+    def holds(self, relative: str) -> bool:
+        """Whether the file is there."""
+        return self.path(relative).is_file()
+
+    def discard(self, *relatives: str) -> None:
+        """Remove kept files that nothing refers to, so that a power cut does not bring them back."""
+        for relative in relatives:
+            self.path(relative).unlink(missing_ok=True)
+        for folder in {self.path(relative).parent for relative in relatives}:
+            if folder.is_dir():
+                _sync_folder(folder)
+
+    def probe(self) -> str:
+        """Why nothing can be kept at this moment, or an empty text: a little was written, synced and removed."""
+        temporary = self._root / _INCOMING / f"{uuid.uuid4().hex}.part"
+        try:
+            self._check_reserve(_PROBE_BYTES)
+            _write(temporary, bytes(4096))
+        except Full as error:
+            return str(error)
+        except OSError as error:
+            return f"archive: {error.strerror}"
+        finally:
+            temporary.unlink(missing_ok=True)
+        return ""
+
+    @property
+    def room_bytes(self) -> int:
+        """Free space above the reserve."""
+        return shutil.disk_usage(self._root).free - self._reserve_bytes
 
     def sweep(self) -> None:
-        """Remove what a crash left unfinished; only the receiver's process may call it, before it listens."""
+        """Remove what a crash left unfinished, and folders that retention left empty.
+
+        Only the receiver's process may call it, before it listens.
+        """
         for leftover in (self._root / _INCOMING).iterdir():
             leftover.unlink(missing_ok=True)
+        for folder in (self._root / RECEIVED).glob("*/*"):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
     def received(self) -> Iterator[str]:
         """The path of every received file, relative to the archive."""
