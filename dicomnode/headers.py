@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from dicomnode.routing import MULTI_FRAME_STORAGES, ImageFacts, SeriesFacts, ima
 # What pydicom raises for bytes that are no legal DICOM, or no legal value of their VR.
 UNREADABLE = (
     InvalidDicomError, BytesLengthException, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError,
-    ArithmeticError, NotImplementedError, RecursionError, AssertionError, struct.error,
+    ArithmeticError, NotImplementedError, RecursionError, AssertionError, struct.error, zlib.error,
 )  # fmt: skip
 _TRIES = 3
 _LONGEST = 128  # characters; VR LO has 64 for each value

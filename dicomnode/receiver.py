@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -13,13 +12,14 @@ from pydicom import Dataset, dcmread
 from pynetdicom import evt
 
 from dicomnode import dimse
-from dicomnode.archive import RECEIVED, Archive, Full, archive_path
+from dicomnode.archive import RECEIVED, Archive, Full, archive_path, data_set_digest
 from dicomnode.arrivals import Patient, StoredInstance
 from dicomnode.database import Database
 from dicomnode.errors import Unavailable
 from dicomnode.headers import UNREADABLE, image_facts, missing_identifier, text
 from dicomnode.sections import ListenerSettings
 from dicomnode.store import receiving
+from pipeline.limits import check_file, header_part
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +57,13 @@ class Receiver:
         self._archive = archive
         self._clock = clock
 
-    def run(self, settings: ListenerSettings, transfer_syntaxes: tuple[str, ...], stop: Event) -> None:
-        """Repair what a crash left, listen until `stop` is set, then end the associations."""
+    def run(self, settings: ListenerSettings, services: Sequence[dimse.Service], stop: Event) -> None:
+        """Repair what a crash left, listen until `stop` is set, then end the associations.
+
+        services: all that the listener offers, the one of this actor among them.
+        """
         self.repair()
-        server = dimse.listen(settings, [self.service(transfer_syntaxes)])
+        server = dimse.listen(settings, services)
         host, port = server.server_address[:2]
         log.info("listening as %s on %s:%s", settings.ae_title, host, port)
         try:
@@ -80,7 +83,7 @@ class Receiver:
         except Unacceptable as error:
             return _answer(error.status, str(error))
         except Full as error:
-            log.error("an instance was refused: %s", error)
+            log.debug("an instance was refused: %s", error)  # the housekeeper raises the alarm, once
             return _answer(OUT_OF_RESOURCES, "out of disk space")
         except Unavailable as error:
             log.error("an instance was refused: %s", error)
@@ -99,6 +102,14 @@ class Receiver:
         if stored != instance.sha256:
             log.warning("other bytes came under the UID of a stored instance; the first are kept")
             raise Unacceptable(DUPLICATE_DIFFERS, "another instance is stored under this UID")
+        if known:
+            self._repeat(blob, instance)
+
+    def _repeat(self, blob: bytes, instance: StoredInstance) -> None:
+        """Take in an exact duplicate: its file is written again where retention removed it, or it was lost."""
+        with self._database.begin() as connection:
+            if receiving.repeat(connection, instance) or not self._archive.holds(instance.path):
+                self._archive.keep(instance.path, blob)
 
     def _keep(self, blob: bytes, instance: StoredInstance) -> str:
         """Store an instance; returns the digest of what is stored under its UID when this is done."""
@@ -142,7 +153,7 @@ class Receiver:
 
 
 def _describe(blob: bytes, calling_ae: str, now: datetime) -> StoredInstance:
-    header, digest = _read_header(blob), _data_set_digest(blob)
+    header, digest = _read_header(blob), data_set_digest(blob)
     image = image_facts(header)
     series_uid, sop_uid = str(header.SeriesInstanceUID), str(header.SOPInstanceUID)
     return StoredInstance(
@@ -166,7 +177,8 @@ def _describe(blob: bytes, calling_ae: str, now: datetime) -> StoredInstance:
 
 def _read_header(blob: bytes) -> Dataset:
     try:
-        header = dcmread(BytesIO(blob), specific_tags=_TAGS, stop_before_pixels=True)
+        check_file(blob)
+        header = dcmread(BytesIO(header_part(blob)), specific_tags=_TAGS, stop_before_pixels=True)
         if complaint := missing_identifier(header):
             raise Unacceptable(DATA_SET_MISMATCH, complaint)
     except UNREADABLE:
@@ -175,12 +187,6 @@ def _read_header(blob: bytes) -> Dataset:
     if (header.SOPClassUID, header.SOPInstanceUID) != (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID):
         raise Unacceptable(DATA_SET_MISMATCH, "SOP class or instance UID differs between command and data set")
     return header
-
-
-def _data_set_digest(blob: bytes) -> str:
-    """SHA-256 of the data set alone: the meta information before it holds the sender's title, which may change."""
-    length = int.from_bytes(blob[140:144], "little")  # (0002,0000) FileMetaInformationGroupLength, PS3.10 7.1
-    return hashlib.sha256(memoryview(blob)[144 + length :]).hexdigest()
 
 
 def _acquired_at(header: Dataset) -> str:

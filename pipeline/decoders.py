@@ -71,8 +71,10 @@ def decode_frame(stream: bytes, runner: DecodeRunner) -> bytes:
 def _decode_rle(stream: bytes, runner: DecodeRunner) -> bytes:
     sample_bytes = runner.bits_allocated // 8
     check_rle(stream, sample_bytes)
-    voxels = bytes(imagecodecs.dicomrle_decode(stream, f"<u{sample_bytes}"))
-    if len(voxels) != runner.rows * runner.columns * sample_bytes:
+    size = runner.rows * runner.columns * sample_bytes
+    # With the size given it allocates no more than that, whatever the segments unpack to.
+    voxels = bytes(imagecodecs.dicomrle_decode(stream, f"<u{sample_bytes}", out=size))
+    if len(voxels) != size:
         raise ValueError(f"{len(voxels)} bytes in an RLE frame of {runner.rows} x {runner.columns}")
     return voxels
 

@@ -23,6 +23,7 @@ from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, LegacyConve
 from pipeline.decoders import DECODABLE_TRANSFER_SYNTAXES
 from pipeline.errors import NotASlice, NotImageData, Undecodable, UnfitGeometry, UnfitSeries
 from pipeline.image_types import NO_SLICES, find_no_slice
+from pipeline.limits import ClippedReader, Excessive, check_file
 
 MULTI_FRAME_SOP_CLASSES = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 SOP_CLASSES = (CTImageStorage, *MULTI_FRAME_SOP_CLASSES)
@@ -59,6 +60,7 @@ _FRAME_MARKS = {
 }
 
 _LONGEST_SIDE = 4096
+_MOST_FRAMES = 1 << 16
 _LONGEST_NAME = 24
 
 # What pydicom and its decoders raise on damaged input; each was met with truncated or altered files.
@@ -170,7 +172,11 @@ def _describe_tag(tag: BaseTag) -> str:
 
 def _read(path: Path) -> Dataset:
     try:
-        return pydicom.dcmread(path)
+        check_file(path.read_bytes())
+        with ClippedReader(path) as file:
+            return pydicom.dcmread(file)
+    except Excessive as error:
+        raise NotImageData(f"{path.name}: {error}") from error
     except InvalidDicomError as error:
         raise NotImageData(f"{path.name}: not a DICOM file") from error
     except OSError as error:
@@ -219,6 +225,10 @@ def _check_pixel_data(instance: Dataset, name: str) -> None:
     if element is None or not element.value:
         raise NotImageData(f"{name}: no pixel data: a truncated file or not an image")
     frames = int(instance.get("NumberOfFrames") or 1)
+    if not 1 <= frames <= _MOST_FRAMES:
+        raise UnfitSeries(
+            f"{name}: {describe_attribute('NumberOfFrames')} of {frames}: 1 to {_MOST_FRAMES} is possible"
+        )
     needed = instance.Rows * instance.Columns * instance.BitsAllocated // 8 * frames
     # Of compressed pixel data the reader has found the end, or it would not be here; decoding shows the rest.
     if not instance.file_meta.TransferSyntaxUID.is_compressed and len(element.value) < needed:

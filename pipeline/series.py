@@ -26,6 +26,10 @@ TYPE_2 = (
 
 _LOSSY_SYNTAXES = ("1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")
 
+_SMALL_BYTES = 256 << 20
+_MOST_EXPANSION = 200
+"""CT is packed 2 to 4 times without loss, at most 20 times with loss."""
+
 
 @dataclass(frozen=True, eq=False)
 class Series:
@@ -77,10 +81,11 @@ def open_series(paths: Sequence[Path]) -> Series:
     - there is at least one file, and each is a whole, decodable DICOM file; one at least is a slice of a CT volume;
     - all slices are of one study, one series and one frame of reference, and no instance is there twice;
     - the attributes that place and scale the voxels are there and make sense (PS3.3 C.7.6.2, C.7.6.3, C.8.2.1);
-    - the planes make one regular grid (`pipeline.stack`).
+    - the planes make one regular grid (`pipeline.stack`), of a size that its files may well hold.
     """
     files, left_out = _read_slices(paths)
     _check_one_series(files)
+    _check_expansion(files)
     stacked, chosen = _stack(files)
     instances = [files[0].instance]
     if len(files) > 1:
@@ -138,6 +143,16 @@ def _check_one_series(files: Sequence[CTFile]) -> None:
         if uid in seen:
             raise UnfitSeries(f"{seen[uid]} and {name} are the same instance")
         seen[uid] = name
+
+
+def _check_expansion(files: Sequence[CTFile]) -> None:
+    """Refuse what would unfold to far more than CT does; a slice of nothing but air packs so well, a series never."""
+    unfolded = sum(2 * plane.rows * plane.columns for file in files for plane in file.planes)
+    packed = sum(file.planes[0].path.stat().st_size for file in files)
+    if unfolded > _SMALL_BYTES and unfolded > _MOST_EXPANSION * packed:
+        raise UnfitSeries(
+            f"{files[0].planes[0].name}: {packed >> 10} KiB of files would unfold to {unfolded >> 20} MiB of voxels"
+        )
 
 
 def _stack(files: Sequence[CTFile]) -> tuple[Stack, list[Assumption]]:

@@ -11,6 +11,9 @@ from pathlib import Path
 import pydicom
 import pytest
 from pydicom import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.pixels.decoders.base import DecodeRunner
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from dicomnode.archive import RESULTS, Archive, archive_path
 from dicomnode.database import Database, open_database
@@ -172,6 +175,23 @@ def test_case_03_what_cannot_be_decoded(place: Place, instance: Dataset) -> None
         place.receiver.store(b"not DICOM at all" * 20, "SENDER")
     assert refused.value.status == CANNOT_UNDERSTAND == 0xC000
     assert place.rows() == place.files() == []
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless, JPEGLSLossless])
+def test_pixel_data_is_never_decoded(
+    place: Place, instance: Dataset, syntax: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(DecodeRunner, "__init__", fail)  # what every decoder of pydicom begins with
+    instance.file_meta.TransferSyntaxUID = syntax
+    instance.PixelData = encapsulate([b"no stream of any decoder"]) if syntax.is_compressed else b"\0" * 128
+    instance["PixelData"].is_undefined_length = syntax.is_compressed
+    with pytest.raises(AssertionError):
+        instance.pixel_array  # noqa: B018 - the trap works
+    place.receiver.store(encode(instance), "SENDER")
+    assert len(place.rows()) == 1
 
 
 def test_case_22_a_missing_patient_id_is_no_patient(place: Place, instance: Dataset) -> None:
