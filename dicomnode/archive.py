@@ -43,6 +43,11 @@ def data_set_digest(blob: bytes) -> str:
     return hashlib.sha256(memoryview(blob)[144 + length :]).hexdigest()
 
 
+def digest(relative: str, blob: bytes) -> str:
+    """The SHA-256 by which the index knows a file: of what was received the data set alone, of a result all of it."""
+    return data_set_digest(blob) if relative.startswith(RECEIVED) else hashlib.sha256(blob).hexdigest()
+
+
 class Archive:
     """The folder of all files of the node. One process may receive into it, others read and add results."""
 
@@ -125,10 +130,14 @@ class Archive:
         for file in (self._root / RECEIVED).glob("*/*/*.dcm"):
             yield file.relative_to(self._root).as_posix()
 
-    def results_before(self, moment: datetime) -> Iterator[str]:
-        """The path of every result written before then, relative to the archive."""
-        for file in (self._root / RESULTS).glob("*/*/*.dcm"):
-            if file.stat().st_mtime < moment.timestamp():
+    def written_before(self, area: str, moment: datetime) -> Iterator[str]:
+        """The path of every received file or result written before then, relative to the archive."""
+        for file in (self._root / area).glob("*/*/*.dcm"):
+            try:
+                is_older = file.stat().st_mtime < moment.timestamp()
+            except FileNotFoundError:  # retention was faster
+                continue
+            if is_older:
                 yield file.relative_to(self._root).as_posix()
 
     def _check_reserve(self, size: int) -> None:

@@ -12,7 +12,7 @@ from pydicom import Dataset, dcmread
 from pynetdicom import evt
 
 from dicomnode import dimse
-from dicomnode.archive import RECEIVED, Archive, Full, archive_path, data_set_digest
+from dicomnode.archive import RECEIVED, RESULTS, Archive, Full, archive_path, data_set_digest
 from dicomnode.arrivals import Patient, StoredInstance
 from dicomnode.database import Database
 from dicomnode.errors import Unavailable
@@ -131,7 +131,7 @@ class Receiver:
         for path in self._archive.received():
             if path not in indexed:
                 self._adopt(path)
-        for path in self._archive.results_before(self._clock() - _ABANDONED):
+        for path in self._archive.written_before(RESULTS, self._clock() - _ABANDONED):
             if path not in indexed:
                 log.warning("%s was left by a crash and belongs to no job; removed", path)
                 self._archive.discard(path)

@@ -59,6 +59,11 @@ def clear_alarm(connection: Connection, kind: AlarmKind, subject: str, now: date
     return bool(connection.execute(update(alarms).where(_is_on(kind, subject)).values(cleared_at=now)).rowcount)
 
 
+def is_on(connection: Connection, kind: AlarmKind, subject: str) -> bool:
+    """Whether an alarm is on."""
+    return connection.scalar(select(alarms.c.id).where(_is_on(kind, subject))) is not None
+
+
 def list_alarms(connection: Connection, limit: int, *, only_on: bool = True) -> list[Alarm]:
     """The newest alarms, those that are on or all."""
     c = alarms.c

@@ -1,0 +1,300 @@
+"""Retention and the alarm of the disk: real files, a real SQLite file, a clock that only the test moves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+
+from dicomnode.archive import RESULTS, Archive, archive_path
+from dicomnode.database import open_database
+from dicomnode.deliveries import DeliveryEvent, Outcome
+from dicomnode.errors import Refused
+from dicomnode.housekeeper import Household, Housekeeper
+from dicomnode.jobs import JobEvent, JobState, RetryPolicy
+from dicomnode.lifecycle import Backoff
+from dicomnode.receiver import Receiver
+from dicomnode.retention import RetentionRule
+from dicomnode.store import outbox, queue, receiving, retention, watch
+from tests.phantom import PhantomOptions, write_series
+
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+ONCE = RetryPolicy(1, Backoff(0.0, 0.0))
+ACCEPT, CONFIRM = (Outcome(event, "") for event in (DeliveryEvent.ACCEPT, DeliveryEvent.CONFIRM))
+
+
+class House:
+    """Receiver and housekeeper over one folder; jobs and deliveries are moved by hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.now = START
+        self.archive = Archive(folder / "archive", 0)
+        self.database = open_database(f"sqlite:///{folder}/node.db")
+        self.receiver = Receiver(self.database, self.archive, lambda: self.now)
+        self.slices = write_series(folder, PhantomOptions(shape=(3, 4, 4)))
+        self.uid = str(pydicom.dcmread(self.slices[0]).SeriesInstanceUID)
+
+    def receive(self, *slices: int) -> None:
+        for number in slices:
+            self.receiver.store(self.slices[number].read_bytes(), "SENDER")
+
+    def add_job(self) -> int:
+        with self.database.begin() as connection:
+            (arrival,) = receiving.arrivals(connection)
+            return queue.add_job(connection, arrival, "", self.now)
+
+    def finish(self, *destinations: str) -> None:
+        path = archive_path(RESULTS, self.uid, "2.25.1", "a" * 64)
+        self.archive.keep(path, b"a result")
+        measured = outbox.Measured(True, 80.0, 0.9, (), "m", "1", "0" * 64)
+        made = outbox.StoredResult("1.2.840", "2.25.1", "2.25.2", path, "a" * 64)
+        with self.database.begin() as connection:
+            held = queue.claim(connection, "A", self.now, 60)
+            assert held
+            outbox.finish(connection, held, outbox.Finished(measured, [], [made], destinations), self.now)
+
+    def settle(self, destination: str, *outcomes: Outcome) -> None:
+        with self.database.begin() as connection:
+            (delivery,) = outbox.claim(connection, destination, self.now, 60)
+            for outcome in outcomes:
+                outbox.settle(connection, delivery.id, outcome, self.now)
+
+    def keep(self, days: float = 0, promising: tuple[str, ...] = (), **rule: Any) -> int:
+        """A step of a fresh housekeeper after so many days; without a rule: thirty days for everything."""
+        self.now += timedelta(days=days)
+        household = Household(RetentionRule(**(rule or {"received_days": 30, "results_days": 30})), promising)
+        return Housekeeper(self.database, self.archive, household, lambda: self.now).step()
+
+    def files(self, area: str) -> int:
+        return len([path for path in (self.folder / "archive" / area).rglob("*") if path.is_file()])
+
+    def alarms(self) -> list[watch.Alarm]:
+        with self.database.read() as connection:
+            return watch.list_alarms(connection, 9)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    house = House(tmp_path)
+    yield house
+    house.database.close()
+
+
+@pytest.fixture
+def done(house: House) -> House:
+    """A house with a series that was measured and delivered."""
+    house.receive(0, 1, 2)
+    house.add_job()
+    house.finish("pacs")
+    house.settle("pacs", ACCEPT)
+    return house
+
+
+def test_an_old_series_goes_with_its_results_and_its_rows_stay(done: House) -> None:
+    assert done.keep(days=29) == 0
+    assert done.keep(days=2) == 4
+    assert (done.files("received"), done.files("results")) == (0, 0)
+    with done.database.read() as connection:
+        patient = str(pydicom.dcmread(done.slices[0]).PatientID)
+        assert [point.volume_ml for point in outbox.volumes(connection, patient, None)] == [80.0]
+        moves = [(entry.event, entry.note) for entry in queue.timeline(connection, 1)]
+    assert moves[-2:] == [("remove", "3 received files, by retention"), ("remove", "1 results files, by retention")]
+    assert done.keep() == 0
+
+
+def test_by_default_nothing_is_ever_removed(done: House) -> None:
+    assert done.keep(days=9999, received_days=None) == 0
+    assert (done.files("received"), done.files("results")) == (3, 1)
+
+
+def test_above_the_quota_received_files_go_but_results_stay(done: House) -> None:
+    assert done.keep(days=0.9, quota_bytes=1) == 0
+    assert done.keep(days=0.2, quota_bytes=1) == 3
+    assert done.files("results") == 1
+
+
+def test_a_series_without_a_job_stays(house: House) -> None:
+    house.receive(0, 1, 2)
+    assert house.keep(days=99) == 0
+    house.add_job()
+    assert house.keep(days=99) == 0
+    with house.database.begin() as connection:
+        held = queue.claim(connection, "A", house.now, 60)
+    assert held
+    assert house.keep(days=99) == 0
+    with house.database.begin() as connection:
+        queue.put_back(connection, held, (JobEvent.POSTPONE, "away"), ONCE, house.now)
+        assert queue.job(connection, held.id).state is JobState.FAILED
+    assert house.keep(days=99) == 0
+    assert house.files("received") == 3
+
+
+def test_what_is_not_delivered_stays(house: House) -> None:
+    house.receive(0, 1, 2)
+    house.add_job()
+    house.finish("near", "far")
+    house.settle("near", ACCEPT)
+    assert house.keep(days=99) == 0
+    house.settle("far", Outcome(DeliveryEvent.REJECT, "0x0122"))
+    assert house.keep(days=99) == 0
+    assert (house.files("received"), house.files("results")) == (3, 1)
+
+
+def test_what_is_not_confirmed_stays_where_the_destination_promises_it(done: House) -> None:
+    assert done.keep(days=99, promising=("pacs",)) == 0
+    with done.database.begin() as connection:
+        outbox.settle(connection, 1, CONFIRM, done.now)
+    assert done.keep(promising=("pacs",)) == 4
+
+
+def test_a_result_that_was_to_go_nowhere_stays(house: House) -> None:
+    house.receive(0, 1, 2)
+    house.add_job()
+    house.finish()
+    assert house.keep(days=99) == 3
+    assert house.files("results") == 1
+
+
+def test_a_series_that_waits_again_stays_whole(done: House) -> None:
+    slice_four = done.folder / "late"
+    slice_four.mkdir()
+    changes = {"SeriesInstanceUID": done.uid}
+    late = write_series(slice_four, PhantomOptions(shape=(1, 4, 4), seed="late", attributes=changes))
+    done.receiver.store(late[0].read_bytes(), "SENDER")
+    assert done.keep(days=99) == 0
+    assert done.files("received") == 4
+
+
+def test_case_01_an_instance_that_comes_again_after_its_removal_is_stored_again(done: House) -> None:
+    done.keep(days=99)
+    done.receive(0, 1)
+    assert done.files("received") == 2
+    done.receiver.repair()
+    assert done.files("received") == 2
+    assert done.keep(days=29) == 0  # its time begins anew
+    assert done.keep(days=2) == 2
+
+
+def test_case_01_a_lost_file_is_written_again_when_its_instance_comes_again(done: House) -> None:
+    for path in (done.folder / "archive" / "received").rglob("*.dcm"):
+        path.unlink()
+    done.receive(0)
+    assert done.files("received") == 1
+
+
+def test_case_07_a_removed_series_that_comes_again_is_not_measured_again(done: House) -> None:
+    done.keep(days=99)
+    done.receive(0, 1, 2)
+    with done.database.read() as connection:
+        assert receiving.arrivals(connection) == []
+
+
+def test_a_job_whose_files_are_removed_is_not_requeued(done: House) -> None:
+    done.keep(days=99)
+    with pytest.raises(Refused, match="3 of its images were removed"), done.database.begin() as connection:
+        queue.requeue(connection, 1, done.now)
+    with pytest.raises(Refused, match="removed by retention"), done.database.begin() as connection:
+        outbox.requeue(connection, 1, "by an operator", done.now)
+    done.receive(0, 1, 2)
+    with done.database.begin() as connection:
+        assert queue.requeue(connection, 1, done.now).state is JobState.QUEUED
+
+
+def test_a_result_that_is_made_again_is_there_again(done: House) -> None:
+    done.keep(days=99, results_days=30)
+    with done.database.begin() as connection:
+        queue.requeue(connection, 1, done.now)
+    done.finish("pacs")
+    assert done.keep() == 0
+    done.settle("pacs", ACCEPT)
+    assert done.files("results") == 1
+
+
+def test_case_01_after_a_crash_between_row_and_file_the_file_goes(done: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Archive, "discard", die)
+        with pytest.raises(KeyboardInterrupt):
+            done.keep(days=99)
+    assert done.files("received") == 3
+    done.receiver.repair()
+    with done.database.read() as connection:
+        assert retention.is_any_condemned(connection)
+    assert done.keep(received_days=None) == 4
+    assert (done.files("received"), done.files("results")) == (0, 0)
+
+
+def test_case_01_after_a_crash_between_files_and_commit_all_is_consistent(
+    done: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retention, "forget", die)
+        with pytest.raises(KeyboardInterrupt):
+            done.keep(days=99)
+    done.receive(0)  # before the housekeeper looked again
+    assert done.keep(received_days=None) == 3
+    assert done.files("received") == 1
+
+
+def test_case_01_a_crash_while_a_removed_instance_comes_again_leaves_nothing_half(
+    done: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done.keep(days=99)
+    keep = Archive.keep
+
+    def die(archive: Archive, relative: str, content: bytes) -> None:
+        keep(archive, relative, content)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Archive, "keep", die)
+        with pytest.raises(KeyboardInterrupt):
+            done.receive(0)
+    done.receiver.repair()  # it was not acknowledged
+    assert done.files("received") == 0
+    done.receive(0)
+    assert done.files("received") == 1
+
+
+def test_case_02_the_alarm_of_the_disk_comes_and_goes_by_itself(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with monkeypatch.context() as patch:
+        patch.setattr(Archive, "_check_reserve", Archive(house.folder / "archive", 1 << 62)._check_reserve)
+        for _ in range(3):
+            house.keep()
+    (alarm,) = house.alarms()
+    assert (alarm.kind, alarm.subject) == ("disk", "archive")
+    assert "reserve" in alarm.reason
+    house.keep()
+    house.keep()
+    assert house.alarms() == []
+    assert [record.getMessage().split(":")[0] for record in caplog.records if "housekeeper" in record.name] == [
+        "instances are refused",
+        "the archive can be written again",
+    ]
+    assert house.files("incoming") == 0
+
+
+def test_a_failed_step_does_not_end_the_housekeeper(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    from threading import Event
+
+    class Stop(Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            self.set()
+            return True
+
+    monkeypatch.setattr(Archive, "probe", lambda _: 1 / 0)
+    Housekeeper(house.database, house.archive, Household(RetentionRule()), lambda: START).run(Stop())
