@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -40,7 +41,21 @@ def _flips(value: str) -> str:
     return value
 
 
+def split_caller(text: str) -> tuple[str, IPv4Network | IPv6Network | None]:
+    """`AET` and `AET@NETWORK` as AE title and where it may call from (None: anywhere); raises ValueError."""
+    if "@" not in text:
+        return _ae_title(text), None
+    title, _, network = text.rpartition("@")
+    return _ae_title(title), ip_network(network)
+
+
+def _caller(value: str) -> str:
+    split_caller(value)
+    return value
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
+Caller = Annotated[str, AfterValidator(_caller)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 
@@ -84,13 +99,32 @@ class Section(BaseModel):
 
 
 class ListenerSettings(Section):
-    """The C-STORE and C-ECHO listener."""
+    """The C-STORE and C-ECHO listener: whom it lets in, and how much."""
 
     ae_title: AETitle = Field("PANCREAS", description="AE title that senders call")
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(11112, ge=0, le=65535, description="TCP port; 0 takes a free one")
-    allowed_callers: tuple[AETitle, ...] = Field((), description="calling AE titles that may associate; empty: any")
-    max_associations: int = Field(16, ge=1, le=1000, description="associations open at once; more are rejected for now")
+    tls: bool = Field(False, description="speak TLS, and only with peers whose certificate tls.ca signed")
+    require_called_ae: bool = Field(False, description="reject who calls another AE title than ae_title")
+    allowed_callers: tuple[Caller, ...] = Field(
+        (), description="calling AE titles that may associate, AET or AET@NETWORK (CT1@10.1.2.0/24); empty: any"
+    )
+    max_associations: int = Field(16, ge=1, le=400, description="associations open at once; more are rejected for now")
+    max_associations_per_address: int = Field(8, ge=1, le=400, description="the same, of one address")
+    max_associations_per_minute: int = Field(1200, ge=1, description="associations of one address in a minute")
+    max_dataset_mb: float = Field(1024.0, gt=0, description="a larger data set aborts its association, MB")
+    max_receiving_mb: float = Field(2048.0, gt=0, description="data sets in memory of all associations together, MB")
+    connect_seconds: float = Field(10.0, gt=0, description="from connection to association request, TLS included")
+    idle_seconds: float = Field(60.0, gt=0, description="an association is aborted after this long without a PDU")
+
+
+class TLSSettings(Section):
+    """This node's certificate and whom it trusts, for the listener and for destinations that speak TLS."""
+
+    certificate: Path | None = Field(None, description="this node's certificate, PEM, with intermediates if any")
+    key: Path | None = Field(None, description="its private key, PEM, without a password, for no others to read")
+    ca: Path | None = Field(None, description="certificates that sign those of the peers, PEM")
+    minimum_version: Literal["1.2", "1.3"] = Field("1.2", description="lowest version of TLS that is spoken")
 
 
 class ArchiveSettings(Section):
@@ -150,6 +184,12 @@ class DestinationSettings(Section):
     ae_title: AETitle = Field(description="AE title that is called")
     host: str = Field(min_length=1, description="host name or address")
     port: Port = Field(description="TCP port")
+    storage_commitment: bool = Field(
+        False, description="whether it offers storage commitment; a result is then confirmed only by its report"
+    )
+    tls: bool = Field(False, description="speak TLS, with the certificate of [tls]")
+    ca: Path | None = Field(None, description="certificates that sign its own, PEM; unset: tls.ca")
+    certificate_name: str | None = Field(None, description="name that its certificate must carry; unset: host")
 
 
 class Range(Section):
@@ -207,7 +247,47 @@ class CourierSettings(Section):
 
     retry_seconds: float = Field(10.0, gt=0, description="wait before the second attempt; doubles at each further one")
     retry_cap_seconds: float = Field(900.0, gt=0, description="the longest wait between two attempts")
+    give_up_hours: float = Field(96.0, gt=0, description="a delivery tried for so long is parked, with an alarm")
     timeout_seconds: float = Field(30.0, gt=0, description="connection, association and response time-out")
+    commitment_timeout_seconds: float = Field(
+        3600.0, gt=0, description="an archive that has not reported for so long is asked for storage commitment again"
+    )
+    commitment_sendings: int = Field(
+        3, ge=1, le=100, description="an instance sent so often and never committed to is parked, with an alarm"
+    )
+
+
+class AuditSettings(Section):
+    """The audit trail (PS3.15 A.5), and the syslog server that gets a copy."""
+
+    path: Path | None = Field(None, description="folder of the audit trail; unset: audit beside the archive folder")
+    source_id: str | None = Field(
+        None, min_length=1, max_length=255, description="AuditSourceID of the messages; unset: AE title@host"
+    )
+    enterprise_site_id: str = Field("", max_length=255, description="AuditEnterpriseSiteID; empty: left out")
+    syslog_host: str | None = Field(None, min_length=1, description="syslog server; unset: the trail stays on this disk")
+    syslog_protocol: Literal["tls", "udp"] = Field("tls", description="tls (RFC 5425) or udp (RFC 5426)")
+    syslog_port: Port | None = Field(None, description="port of the server; unset: 6514 for tls, 514 for udp")
+    syslog_ca: Path | None = Field(None, description="certificates that sign the server's, PEM; unset: tls.ca")
+
+    @property
+    def port(self) -> int:
+        """The port in force."""
+        return self.syslog_port or (6514 if self.syslog_protocol == "tls" else 514)
+
+
+class RetentionSettings(Section):
+    """When files are removed. Unset, the default: never."""
+
+    received_days: float | None = Field(
+        None, ge=1, description="received files of a series are removed so long after its last one; unset: never"
+    )
+    results_days: float | None = Field(
+        None, ge=1, description="results are removed so long after they were made; unset: never"
+    )
+    quota_gb: float | None = Field(
+        None, gt=0, description="above so much, the received files of the oldest series are removed; unset: no limit"
+    )
 
 
 class WebSettings(Section):

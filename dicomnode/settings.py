@@ -25,12 +25,15 @@ from pydantic_settings import (
 from dicomnode.errors import Misconfigured
 from dicomnode.sections import (
     ArchiveSettings,
+    AuditSettings,
     CourierSettings,
     DatabaseSettings,
     DestinationSettings,
     ListenerSettings,
+    RetentionSettings,
     RuleSettings,
     SeriesSettings,
+    TLSSettings,
     WebSettings,
     WorkerSettings,
 )
@@ -45,6 +48,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix=PREFIX, env_nested_delimiter="__")
 
     listener: ListenerSettings = ListenerSettings()
+    tls: TLSSettings = TLSSettings()
     archive: ArchiveSettings = ArchiveSettings()
     database: DatabaseSettings = DatabaseSettings()
     series: SeriesSettings = SeriesSettings()
@@ -54,6 +58,8 @@ class Settings(BaseSettings):
         (), description="where the results go; each gets both objects"
     )
     rules: tuple[RuleSettings, ...] = Field((), description="which series are analysed; none: all that can be")
+    audit: AuditSettings = AuditSettings()
+    retention: RetentionSettings = RetentionSettings()
     web: WebSettings = WebSettings()
 
     @classmethod
@@ -72,6 +78,11 @@ class Settings(BaseSettings):
     def models_folder(self) -> Path:
         """Where pulled models are kept: beside the archive folder."""
         return self.archive.path.resolve().parent / "models"
+
+    @property
+    def audit_folder(self) -> Path:
+        """Where the audit trail is kept."""
+        return self.audit.path or self.archive.path.resolve().parent / "audit"
 
     @property
     def database_url(self) -> str:

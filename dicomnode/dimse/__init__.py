@@ -1,14 +1,24 @@
 """DICOM network services over pynetdicom. Upper layer: PS3.8; DIMSE: PS3.7.
 
 peers          whom to talk to
+security       TLS for either side
 associations   those that this node asks for
 sending        echo and send over them
+commitment     storage commitment: asking for it, and what archives report
 listening      the listener, and the services it offers
+door           what a connection passes before it is an association
+admission      who may associate
+bounds         what an association may take
 """
 
+from dicomnode.dimse.admission import Denial, DenialKind
 from dicomnode.dimse.associations import associate
 from dicomnode.dimse.listening import STORED_SOP_CLASSES, Service, close, listen
 from dicomnode.dimse.peers import Peer, parse_peer
+from dicomnode.dimse.security import client_context, server_context
 from dicomnode.dimse.sending import echo, send
 
-__all__ = ["STORED_SOP_CLASSES", "Peer", "Service", "associate", "close", "echo", "listen", "parse_peer", "send"]
+__all__ = [
+    "STORED_SOP_CLASSES", "Denial", "DenialKind", "Peer", "Service", "associate", "client_context", "close", "echo",
+    "listen", "parse_peer", "send", "server_context",
+]  # fmt: skip

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any
 
 from pynetdicom import AE, evt
@@ -14,8 +16,9 @@ from pynetdicom.sop_class import (
     LegacyConvertedEnhancedCTImageStorage,
     Verification,
 )
-from pynetdicom.transport import ThreadedAssociationServer
 
+from dicomnode.dimse.admission import Denial
+from dicomnode.dimse.door import Listener
 from dicomnode.errors import Unavailable
 from dicomnode.sections import ListenerSettings
 
@@ -25,6 +28,8 @@ STORED_SOP_CLASSES: tuple[str, ...] = (
     LegacyConvertedEnhancedCTImageStorage,
 )
 """What the listener accepts by C-STORE."""
+
+_MAXIMUM_LENGTH = 1 << 17  # of a P-DATA-TF that we announce; dcmtk sends no longer ones
 
 
 @dataclass(frozen=True)
@@ -43,15 +48,23 @@ class Service:
     is_notified: bool = False
 
 
-def listen(settings: ListenerSettings, services: Sequence[Service]) -> ThreadedAssociationServer:
+def listen(
+    settings: ListenerSettings,
+    services: Sequence[Service],
+    security: ssl.SSLContext | None = None,
+    deny: Callable[[Denial], None] = lambda _: None,
+) -> Listener:
     """Start the listener for C-ECHO and the services; it runs in threads of its own.
 
+    security: what TLS is spoken with, None: in the clear. deny: called with what a peer is denied, from many threads.
     Raises Unavailable where the port cannot be bound.
     """
     entity = AE(settings.ae_title)
-    entity.require_called_aet = False
-    entity.require_calling_aet = list(settings.allowed_callers)
-    entity.maximum_associations = settings.max_associations
+    # The door is stricter and knows addresses; here nobody is to be left for a second opinion.
+    entity.require_called_aet, entity.maximum_associations = False, settings.max_associations + 1
+    entity.maximum_pdu_size = _MAXIMUM_LENGTH
+    entity.acse_timeout = settings.connect_seconds
+    entity.network_timeout = entity.dimse_timeout = settings.idle_seconds
     entity.add_supported_context(Verification)
     for service in services:
         roles = {"scu_role": False, "scp_role": True} if service.is_notified else {}
@@ -59,18 +72,25 @@ def listen(settings: ListenerSettings, services: Sequence[Service]) -> ThreadedA
             entity.add_supported_context(sop_class, list(service.transfer_syntaxes), **roles)
     handlers: list[Any] = [(service.event, service.answer) for service in services]
     try:
-        server = entity.start_server((settings.host, settings.port), block=False, evt_handlers=handlers)
+        listener = entity.make_server(
+            (settings.host, settings.port),
+            ssl_context=security,
+            evt_handlers=handlers,
+            server_class=Listener,
+            settings=settings,
+            deny=deny,
+        )
     except OSError as error:
         raise Unavailable(f"listener: {settings.host}:{settings.port}: {error.strerror}") from None
-    assert server is not None  # noqa: S101 - only a blocking start returns None
-    return server
+    Thread(target=listener.serve_forever, name="listener", daemon=True).start()
+    return listener
 
 
-def close(server: ThreadedAssociationServer, grace_s: float) -> None:
+def close(listener: Listener, grace_s: float) -> None:
     """Stop listening, give associations in progress some seconds to end, then abort those that remain."""
     deadline = time.monotonic() + grace_s
-    associations = server.active_associations
-    server.shutdown()
+    associations = listener.active_associations
+    listener.shutdown()
     while any(association.is_alive() for association in associations) and time.monotonic() < deadline:
         time.sleep(0.05)
     for association in associations:

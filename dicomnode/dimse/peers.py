@@ -11,20 +11,25 @@ _PEER = re.compile(r"(?P<ae_title>[^@]{1,16})@(?P<host>\[[^\]]+\]|[^:@\s]+):(?P<
 
 @dataclass(frozen=True)
 class Peer:
-    """An application entity to talk to. security: what TLS is spoken with; None: in the clear."""
+    """An application entity to talk to.
+
+    security: what TLS is spoken with; None: in the clear. certificate_name: what its
+    certificate must carry; None: the host.
+    """
 
     ae_title: str
     host: str
     port: int
     security: ssl.SSLContext | None = field(default=None, repr=False)
+    certificate_name: str | None = None
 
     def __str__(self) -> str:
         return f"{self.ae_title}@{self.host}:{self.port}"
 
 
-def parse_peer(text: str) -> Peer:
+def parse_peer(text: str, security: ssl.SSLContext | None = None) -> Peer:
     """Read `AET@HOST:PORT`; raises ValueError."""
     found = _PEER.fullmatch(text)
     if not found or not 1 <= int(found["port"]) <= 65535:
         raise ValueError(f"{text!r} is not AET@HOST:PORT")
-    return Peer(found["ae_title"].strip(), found["host"].strip("[]"), int(found["port"]))
+    return Peer(found["ae_title"].strip(), found["host"].strip("[]"), int(found["port"]), security)
