@@ -28,6 +28,7 @@ from dicomnode.store import LeaseLost, outbox, queue, receiving
 from models.bundle import Model
 from pipeline.analyse import Findings, Options, analyse
 from pipeline.errors import Exhausted
+from pipeline.provenance import Report, Revision
 from pipeline.series import open_series
 
 log = logging.getLogger(__name__)
@@ -103,9 +104,11 @@ class Worker:
     def _analyse(self, held: Job) -> Findings:
         with self._database.read() as connection:
             images = receiving.images(connection, held.series_instance_uid, held.last_instance_id)
+            before = outbox.report_before(connection, held)
         series = open_series([self._archive.path(image.path) for image in images])
         place = self._workplace
-        options = Options(at=held.created_at, device=place.device, batch_size=place.batch_size)
+        revision = _revision(held, before, str(series.first.StudyInstanceUID))
+        options = Options(held.created_at, place.device, place.batch_size, revision=revision)
         return analyse(series, place.model, options)
 
     def _finish(self, held: Job, findings: Findings) -> None:
@@ -119,6 +122,8 @@ class Worker:
             model_version=card.version,
             model_sha256=card.sha256,
         )
+        with self._database.begin() as connection:  # of a job that was superseded meanwhile not even a file is left
+            queue.check_lease(connection, held.id, self._holder)
         objects = [self._keep(dataset, held) for dataset in (findings.seg, findings.sr) if dataset is not None]
         assumed = [one.text for one in findings.assumptions]
         finished = outbox.Finished(measured, assumed, objects, self._workplace.destinations)
@@ -168,6 +173,13 @@ class Worker:
                         return
             except Unavailable as error:
                 log.warning("the lease of job %d could not be renewed: %s", held.id, error)
+
+
+def _revision(held: Job, before: outbox.StoredResult | None, study_instance_uid: str) -> Revision:
+    if before is None:
+        return Revision(held.revision, None, held.shortfall)
+    uids = (before.series_instance_uid, before.sop_class_uid, before.sop_instance_uid)
+    return Revision(held.revision, Report(study_instance_uid, *uids), held.shortfall)
 
 
 def _scrub(error: Exception) -> str:

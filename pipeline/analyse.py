@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,9 +15,10 @@ from pipeline import VERSION
 from pipeline.assumptions import Assumption
 from pipeline.errors import Exhausted, UnfitSeries
 from pipeline.infer import InferenceOptions, predict
-from pipeline.measure import Measurement, measure
+from pipeline.measure import Flag, Measurement, measure
 from pipeline.postprocess import to_segmentation
 from pipeline.preprocess import to_tensor
+from pipeline.provenance import FIRST, Revision
 from pipeline.seg import to_seg
 from pipeline.series import Series, read_volume
 from pipeline.sr import to_sr
@@ -31,7 +32,8 @@ class Options:
     """How to analyse.
 
     at: start of the analysis, with a time zone; the results' Content Date and Time. device, batch_size, progress: as in
-    `InferenceOptions`. report_title: code value of the SR's document title, of CID 7021.
+    `InferenceOptions`. report_title: code value of the SR's document title, of CID 7021. revision: which measurement of
+    the series this is, and what is known to be missing of it.
     """
 
     at: datetime
@@ -39,6 +41,7 @@ class Options:
     batch_size: int = 1
     report_title: str = "126001"
     progress: Callable[[float], None] | None = None
+    revision: Revision = FIRST
 
     def __post_init__(self) -> None:
         if self.at.tzinfo is None:
@@ -72,10 +75,14 @@ def analyse(series: Series, model: Model, options: Options) -> Findings:
     check_fit(series.grid.shape[0], model.card)
     volume = read_volume(series)
     segmentation, measurement = segment(volume, model, options)
+    card, at, revision = model.card, options.at, options.revision
+    if revision.shortfall:
+        measurement = replace(measurement, flags=(*measurement.flags, Flag.INCOMPLETE_SERIES))
     found = measurement.voxel_count > 0
-    seg = to_seg(series, segmentation, model.card, options.at, measurement=measurement) if found else None
-    sr = to_sr(series, measurement, model.card, options.at, seg=seg, title=options.report_title)
-    return Findings(volume, segmentation, measurement, seg, sr, model.card, series.assumptions)
+    seg = to_seg(series, segmentation, card, at, measurement=measurement, revision=revision) if found else None
+    sr = to_sr(series, measurement, card, at, seg=seg, title=options.report_title, revision=revision)
+    assumptions = (*series.assumptions, *revision.assumptions)
+    return Findings(volume, segmentation, measurement, seg, sr, card, assumptions)
 
 
 def segment(volume: Volume, model: Model, options: Options) -> tuple[Segmentation, Measurement]:

@@ -15,6 +15,7 @@ class AssumptionKind(StrEnum):
     POSITIONS_EVENED = "positions-evened"
     ATTRIBUTE_UNREADABLE = "attribute-unreadable"
     ATTRIBUTE_MISSING = "attribute-missing"
+    SERIES_INCOMPLETE = "series-incomplete"
 
 
 @dataclass(frozen=True)

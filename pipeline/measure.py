@@ -40,6 +40,7 @@ class Flag(StrEnum):
     IMPLAUSIBLE_VOLUME = "implausible-volume"
     SEVERAL_COMPONENTS = "several-components"
     LOW_CONFIDENCE = "low-confidence"
+    INCOMPLETE_SERIES = "incomplete-series"
 
     @property
     def meaning(self) -> str:
@@ -73,6 +74,9 @@ _MEANINGS = {
     Flag.LOW_CONFIDENCE: (
         "The mean probability inside the outline or, of a model that looks several times, the mean Dice between what "
         f"it found each time, is below {LOW_CONFIDENCE:g}: the model is unsure."
+    ),
+    Flag.INCOMPLETE_SERIES: (
+        "Instances of the series are missing: the structure may continue beyond those that are here."
     ),
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from copy import deepcopy
+from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
 from pydicom import Dataset
@@ -22,6 +23,7 @@ from pydicom.tag import BaseTag
 
 from models.card import Card
 from pipeline import VERSION
+from pipeline.assumptions import Assumption, AssumptionKind
 from pipeline.measure import Flag, Measurement
 from pipeline.series import TYPE_2, Series
 
@@ -72,16 +74,56 @@ COPIED = ("SpecificCharacterSet", *_PATIENT.split(), *_TRIAL.split(), *_STUDY.sp
 Clinical Trial Study modules (PS3.3 C.7.1.1, C.7.1.3, C.7.2.1 to C.7.2.3)."""
 
 
+@dataclass(frozen=True)
+class Report:
+    """A report that was made before, as others refer to it."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True)
+class Revision:
+    """Which measurement of its series this is, since more instances may come after one.
+
+    number: 1 is the first; the UIDs of the results depend on it. predecessor: the report whose place this one's takes.
+    shortfall: how many instances are known to be missing, in words; empty: none are.
+    """
+
+    number: int = 1
+    predecessor: Report | None = None
+    shortfall: str = ""
+
+    @property
+    def suffix(self) -> str:
+        """What Series Description says of it."""
+        return f", revision {self.number}" if self.number > 1 else ""
+
+    @property
+    def assumptions(self) -> tuple[Assumption, ...]:
+        """What is taken for granted about a series of which instances are missing."""
+        text = f"the series is whole, though it has {self.shortfall}"
+        return (Assumption(AssumptionKind.SERIES_INCOMPLETE, text),) if self.shortfall else ()
+
+
+FIRST = Revision()
+
+
 def derive_uid(*parts: str) -> str:
     """A UID that depends on `parts` alone: 2.25 and a name-based UUID as an integer (PS3.5 B.2)."""
     return f"2.25.{uuid.uuid5(_ROOT, chr(0).join(parts)).int}"
 
 
-def result_uid(series: Series, card: Card, kind: str) -> str:
-    """The UID of one result object: of series, content, weights, flips, the pipeline's version and the kind."""
+def result_uid(series: Series, card: Card, kind: str, revision: Revision = FIRST) -> str:
+    """The UID of one result object: of series, content, weights, flips, the pipeline's version, the kind and, from the
+    second on, the revision, which may measure the same images as the one before.
+    """
     content = hashlib.sha256(chr(0).join(sorted(str(i.SOPInstanceUID) for i in series.instances)).encode())
     model = card.sha256 + card.flips
-    return derive_uid("result", series.series_instance_uid, content.hexdigest(), model, VERSION, kind)
+    which = (kind,) if revision.number == 1 else (kind, str(revision.number))
+    return derive_uid("result", series.series_instance_uid, content.hexdigest(), model, VERSION, *which)
 
 
 def device_uid(card: Card) -> str:

@@ -15,6 +15,7 @@ from models.card import Card
 from pipeline import provenance
 from pipeline.measure import Measurement
 from pipeline.planes import Plane
+from pipeline.provenance import FIRST, Revision
 from pipeline.series import Series
 from pipeline.volume import Segmentation
 
@@ -22,7 +23,13 @@ _COLOUR = hd.color.CIELabColor.from_string("goldenrod")
 
 
 def to_seg(
-    series: Series, segmentation: Segmentation, card: Card, at: datetime, *, measurement: Measurement | None = None
+    series: Series,
+    segmentation: Segmentation,
+    card: Card,
+    at: datetime,
+    *,
+    measurement: Measurement | None = None,
+    revision: Revision = FIRST,
 ) -> Dataset:
     """The segmentation as a SEG: BINARY, Explicit VR Little Endian, one segment, no frames above and below it.
 
@@ -33,6 +40,7 @@ def to_seg(
     segmentation: on the grid of the source, not empty.
     at: start of the analysis, time zone aware; gives Content Date and Time.
     measurement: puts the volume into the descriptions, so that it is read without opening the report.
+    revision: of the series; its number is the Instance Number and, from the second on, stands in the description.
     Raises ValueError where the mask is empty, or its grid is not that of the source.
     """
     if not segmentation.mask.any():
@@ -51,11 +59,11 @@ def to_seg(
         plane_positions=[hd.PlanePositionSequence("PATIENT", plane.position) for plane in series.planes[span]],
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[_describe(series, card)],
-        series_instance_uid=provenance.result_uid(series, card, "seg-series"),
+        series_instance_uid=provenance.result_uid(series, card, "seg-series", revision),
         series_number=provenance.series_number(series, 1),
-        sop_instance_uid=provenance.result_uid(series, card, "seg"),
-        instance_number=1,
-        series_description=f"Pancreas{words} (AI, unverified)",
+        sop_instance_uid=provenance.result_uid(series, card, "seg", revision),
+        instance_number=revision.number,
+        series_description=f"Pancreas{words} (AI, unverified{revision.suffix})",
         content_label="PANCREAS",
         content_description=f"Pancreas{words}, automatic, unverified",
         content_creator_name=f"{provenance.PRODUCT}^AI",
@@ -69,7 +77,7 @@ def to_seg(
     )
     if words:
         result.SegmentSequence[0].SegmentDescription = f"Pancreas{words}"
-    _derive_dimension_uid(result, provenance.result_uid(series, card, "dimensions"))
+    _derive_dimension_uid(result, provenance.result_uid(series, card, "dimensions", revision))
     if len(series.instances) == 1:
         _number_source_frames(result, sorted(plane.frame for plane in series.planes))
     provenance.complete(result, series, card, at)

@@ -22,6 +22,7 @@ from pydicom.sr.coding import Code
 from models.card import Card
 from pipeline import VERSION, provenance
 from pipeline.measure import Flag, Measurement
+from pipeline.provenance import FIRST, Revision
 from pipeline.series import Series
 
 TITLES = {
@@ -48,6 +49,7 @@ _QUALITY = {
     Flag.IMPLAUSIBLE_VOLUME: Code("IMPLAUSIBLEVOLUME", provenance.CODING_SCHEME, "Volume outside published range"),
     Flag.SEVERAL_COMPONENTS: Code("SEVERALCOMPONENTS", provenance.CODING_SCHEME, "Separate pieces left out"),
     Flag.LOW_CONFIDENCE: Code("LOWCONFIDENCE", provenance.CODING_SCHEME, "Low confidence of the model"),
+    Flag.INCOMPLETE_SERIES: Code("INCOMPLETESERIES", provenance.CODING_SCHEME, "Instances of the series are missing"),
 }
 
 
@@ -59,6 +61,7 @@ def to_sr(
     *,
     seg: Dataset | None,
     title: str = "126001",
+    revision: Revision = FIRST,
 ) -> Dataset:
     """The measurement as an unverified report; the same arguments give the same bytes and the same UIDs.
 
@@ -66,6 +69,7 @@ def to_sr(
     seg: the segmentation that was measured; None where nothing was found, which the report then says with its reason
         instead of a volume.
     title: code value of a document title of CID 7021, a key of TITLES.
+    revision: of the series; names the report that this one takes the place of (PS3.3 C.17.2) and what is missing.
     Raises ValueError for another title, and where there is a SEG of nothing or no SEG of something.
     """
     if title not in TITLES:
@@ -76,14 +80,15 @@ def to_sr(
     evidence = [provenance.stand_in(instance) for instance in series.instances]
     result = hd.sr.Comprehensive3DSR(
         evidence=[*evidence, *([seg] if seg else [])],
-        content=_report(series, measurement, card, seg, TITLES[title]),
-        series_instance_uid=provenance.result_uid(series, card, f"sr-series {title}"),
+        content=_report(series, measurement, card, seg, TITLES[title], revision=revision),
+        series_instance_uid=provenance.result_uid(series, card, f"sr-series {title}", revision),
         series_number=provenance.series_number(series, 2),
-        sop_instance_uid=provenance.result_uid(series, card, f"sr {title}"),
-        instance_number=1,
+        sop_instance_uid=provenance.result_uid(series, card, f"sr {title}", revision),
+        instance_number=revision.number,
         is_complete=True,
         is_verified=False,
-        series_description=f"Pancreas {provenance.volume_words(measurement)} (AI report, unverified)",
+        series_description=f"Pancreas {provenance.volume_words(measurement)} (AI report, unverified{revision.suffix})",
+        previous_versions=_predecessors(revision),
         content_date=local.date(),
         content_time=local.time(),
         series_date=local.date(),
@@ -96,7 +101,21 @@ def to_sr(
     return result
 
 
-def _report(series: Series, measurement: Measurement, card: Card, seg: Dataset | None, title: Code) -> Dataset:
+def _predecessors(revision: Revision) -> list[Dataset] | None:
+    """The report before, in the form of which highdicom makes Predecessor Documents Sequence."""
+    if revision.predecessor is None:
+        return None
+    item = Dataset()
+    item.StudyInstanceUID = revision.predecessor.study_instance_uid
+    item.SeriesInstanceUID = revision.predecessor.series_instance_uid
+    item.SOPClassUID = revision.predecessor.sop_class_uid
+    item.SOPInstanceUID = revision.predecessor.sop_instance_uid
+    return [item]
+
+
+def _report(
+    series: Series, measurement: Measurement, card: Card, seg: Dataset | None, title: Code, *, revision: Revision
+) -> Dataset:
     report = ContainerContentItem(name=title, template_id="1500")
     report.ContentSequence = ContentSequence()
     report.ContentSequence.extend(hd.sr.LanguageOfContentItemAndDescendants(_ENGLISH))
@@ -111,7 +130,7 @@ def _report(series: Series, measurement: Measurement, card: Card, seg: Dataset |
     if seg is not None:
         group = _measurement_group(series, measurement, card, seg)
         report.ContentSequence.append(_container(codes.DCM.ImagingMeasurements, group))
-    report.ContentSequence.append(_container(_QUALITATIVE, _evaluations(series, measurement, card)))
+    report.ContentSequence.append(_container(_QUALITATIVE, _evaluations(series, measurement, card, revision)))
     return report
 
 
@@ -172,7 +191,7 @@ def _volume(measurement: Measurement, card: Card) -> hd.sr.Measurement:
     )
 
 
-def _evaluations(series: Series, measurement: Measurement, card: Card) -> list[ContentItem]:
+def _evaluations(series: Series, measurement: Measurement, card: Card, revision: Revision) -> list[ContentItem]:
     """What is said of the whole series in words, so that a viewer that shows no measurement groups shows it too."""
     finding = f"Pancreas {provenance.volume_words(measurement)}, measured automatically, not verified."
     comments = [finding, *(flag.meaning.replace("structure", "pancreas") for flag in measurement.flags)]
@@ -180,7 +199,10 @@ def _evaluations(series: Series, measurement: Measurement, card: Card) -> list[C
         dice = f", mean pairwise Dice {measurement.confidence:.2f}" if measurement.voxel_count else ""
         words = f"What the model's passes found differs by {measurement.spread_ml:.1f} mL (standard deviation){dice}."
         comments.append(words)
-    comments += [provenance.plain(f"Assumed: {one.text}", 1024) for one in series.assumptions]
+    if revision.number > 1:
+        comments.append(f"Revision {revision.number}, as more images of the series came: earlier ones are superseded.")
+    assumed = (*series.assumptions, *revision.assumptions)
+    comments += [provenance.plain(f"Assumed: {one.text}", 1024) for one in assumed]
     comments.append(provenance.plain(f"{card.name} {card.version}: {card.statement}", 1024))
     texts = [TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=_CONTAINS) for text in comments]
     if Flag.NOTHING_FOUND not in measurement.flags:

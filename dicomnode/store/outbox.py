@@ -18,6 +18,8 @@ from dicomnode.store import Unknown, queue, watch
 from dicomnode.store.upsert import insert_new
 from dicomnode.tables import deliveries, jobs, measurements, results, series
 
+_REPORTS = "1.2.840.10008.5.1.4.1.1.88."  # what the UIDs of all SR storage classes begin with (PS3.4 B.5)
+
 
 @dataclass(frozen=True)
 class StoredResult:
@@ -201,6 +203,21 @@ def requeue(connection: Connection, delivery_id: int, reason: str, now: datetime
 def cancel(connection: Connection, delivery_id: int, reason: str, now: datetime) -> None:
     """Give up what was not sent, for good. Raises Unknown, or IllegalMove where it is being sent or was sent."""
     settle(connection, delivery_id, Outcome(DeliveryEvent.CANCEL, reason), now)
+
+
+def report_before(connection: Connection, held: Job) -> StoredResult | None:
+    """The report of the newest earlier revision of the job's series that has one, sent or not."""
+    c = results.c
+    earlier = (jobs.c.series_instance_uid == held.series_instance_uid) & (jobs.c.revision < held.revision)
+    statement = (
+        select(c.sop_class_uid, c.sop_instance_uid, c.series_instance_uid, c.path, c.sha256)
+        .join(jobs)
+        .where(earlier, c.sop_class_uid.startswith(_REPORTS), c.series_instance_uid != "")
+        .order_by(jobs.c.revision.desc())
+        .limit(1)
+    )
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else StoredResult(*row)
 
 
 def cancel_superseded(connection: Connection, series_instance_uid: str, now: datetime) -> None:

@@ -209,3 +209,43 @@ def test_nothing_found_by_all_together_still_says_how_far_the_passes_differ(seri
     measurement = replace(nothing(series), confidence_kind=ConfidenceKind.AGREEMENT, spread_ml=20.7)
     sr = to_sr(series, measurement, CARD, AT, seg=None)
     assert "differs by 20.7 mL (standard deviation)." in texts(sr)
+
+
+BEFORE = provenance.Report("1.2.3", "1.2.3.4", Comprehensive3DSRStorage, "1.2.3.4.5")
+
+
+def revise(series: Series, revision: provenance.Revision) -> tuple[Dataset, Dataset]:
+    """SEG and SR of a revision."""
+    segmentation = mark(series)
+    measurement = describe(segmentation)
+    seg = to_seg(series, segmentation, CARD, AT, measurement=measurement, revision=revision)
+    return seg, to_sr(series, measurement, CARD, AT, seg=seg, revision=revision)
+
+
+def test_case_08_a_later_revision_names_the_report_before(series: Series) -> None:
+    seg, sr = revise(series, provenance.Revision(2, BEFORE))
+    (study,) = sr.PredecessorDocumentsSequence
+    (of_series,) = study.ReferencedSeriesSequence
+    (instance,) = of_series.ReferencedSOPSequence
+    named_before = (study.StudyInstanceUID, of_series.SeriesInstanceUID, instance.ReferencedSOPClassUID)
+    assert named_before == ("1.2.3", "1.2.3.4", Comprehensive3DSRStorage)
+    assert instance.ReferencedSOPInstanceUID == "1.2.3.4.5"
+    assert (seg.InstanceNumber, sr.InstanceNumber) == (2, 2)
+    assert seg.SeriesDescription.endswith("(AI, unverified, revision 2)")
+    assert sr.SeriesDescription.endswith("(AI report, unverified, revision 2)")
+    assert len(sr.SeriesDescription) <= 64
+    assert "Revision 2" in texts(sr)
+
+
+def test_case_08_every_revision_makes_objects_of_its_own(series: Series) -> None:
+    """Also where the instances that came late are no slices, so that the same images are measured."""
+    made = [revise(series, provenance.Revision(number)) for number in (1, 2, 3)]
+    for keyword in ("SOPInstanceUID", "SeriesInstanceUID"):
+        assert len({one[keyword].value for pair in made for one in pair}) == 6
+    assert "PredecessorDocumentsSequence" not in made[0][1]
+    assert "revision" not in made[0][1].SeriesDescription.lower()
+
+
+def test_case_11_a_report_of_a_part_says_how_much_is_missing(series: Series) -> None:
+    _, sr = revise(series, provenance.Revision(shortfall="180 of 200 instances, as the headers counted"))
+    assert "Assumed: the series is whole, though it has 180 of 200 instances, as the headers counted" in texts(sr)
