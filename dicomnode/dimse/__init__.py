@@ -14,11 +14,11 @@ bounds         what an association may take
 from dicomnode.dimse.admission import Denial, DenialKind
 from dicomnode.dimse.associations import associate
 from dicomnode.dimse.listening import STORED_SOP_CLASSES, Service, close, listen
-from dicomnode.dimse.peers import Peer, parse_peer
+from dicomnode.dimse.peers import Peer, make_peer, parse_peer
 from dicomnode.dimse.security import client_context, server_context
 from dicomnode.dimse.sending import echo, send
 
 __all__ = [
     "STORED_SOP_CLASSES", "Denial", "DenialKind", "Peer", "Service", "associate", "client_context", "close", "echo",
-    "listen", "parse_peer", "send", "server_context",
+    "listen", "make_peer", "parse_peer", "send", "server_context",
 ]  # fmt: skip

@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 import ssl
 from dataclasses import dataclass, field
+from datetime import datetime
+
+from dicomnode.dimse.security import client_context
+from dicomnode.sections import DestinationSettings, TLSSettings
 
 _PEER = re.compile(r"(?P<ae_title>[^@]{1,16})@(?P<host>\[[^\]]+\]|[^:@\s]+):(?P<port>\d{1,5})")
 
@@ -25,6 +29,12 @@ class Peer:
 
     def __str__(self) -> str:
         return f"{self.ae_title}@{self.host}:{self.port}"
+
+
+def make_peer(destination: DestinationSettings, tls: TLSSettings, now: datetime) -> Peer:
+    """The peer that a destination is. Raises Misconfigured where TLS cannot be spoken with it."""
+    security = client_context(tls, now, destination.ca) if destination.tls else None
+    return Peer(destination.ae_title, destination.host, destination.port, security, destination.certificate_name)
 
 
 def parse_peer(text: str, security: ssl.SSLContext | None = None) -> Peer:

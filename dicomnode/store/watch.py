@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
 from dicomnode.tables import alarms, refusals
 
@@ -76,6 +76,19 @@ def list_alarms(connection: Connection, limit: int, *, only_on: bool = True) -> 
 def record_refusal(connection: Connection, refusal: Refusal) -> None:
     """Keep what a peer was denied."""
     connection.execute(insert(refusals).values(asdict(refusal)))
+
+
+def forget_refusals(connection: Connection, most: int) -> None:
+    """Keep the newest so many refusals."""
+    newest = select(refusals.c.id).order_by(refusals.c.id.desc())
+    connection.execute(delete(refusals).where(refusals.c.id <= newest.offset(most).limit(1).scalar_subquery()))
+
+
+def has_refused(connection: Connection, kind: str, calling_ae: str, sop_instance_uid: str) -> bool:
+    """Whether this sender was denied this instance before, for the same kind of reason."""
+    c = refusals.c
+    same = (c.kind == kind) & (c.calling_ae == calling_ae) & (c.sop_instance_uid == sop_instance_uid)
+    return connection.scalar(select(c.id).where(same).limit(1)) is not None
 
 
 def list_refusals(connection: Connection, limit: int) -> list[Refusal]:
