@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Event
+from typing import Any
+from uuid import uuid4
 
 from dicomnode import dimse
 from dicomnode.archive import Archive
-from dicomnode.database import Database
-from dicomnode.deliveries import Delivery, DeliveryEvent, Outcome
-from dicomnode.dimse import Peer
+from dicomnode.database import Connection, Database
+from dicomnode.deliveries import Delivery, DeliveryEvent, Outcome, Patience
+from dicomnode.dimse import Peer, commitment
 from dicomnode.errors import Refused, Unavailable
-from dicomnode.lifecycle import Backoff, IllegalMove
-from dicomnode.store import outbox
+from dicomnode.lifecycle import IllegalMove
+from dicomnode.notary import Notary
+from dicomnode.store import commitments, outbox, watch
 
 log = logging.getLogger(__name__)
+
+_LINGER_S = 1.0  # for archives that report on the association of the request
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Route:
     peer: Peer
     calling_ae: str
     timeout_s: float
-    backoff: Backoff
+    patience: Patience
 
     @property
     def lease_s(self) -> float:
@@ -40,11 +46,24 @@ class Route:
 class Courier:
     """Sends the deliveries of one destination; another destination that is away does not concern it."""
 
-    def __init__(self, database: Database, archive: Archive, route: Route, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        archive: Archive,
+        route: Route,
+        clock: Callable[[], datetime],
+        *,
+        draw: Callable[[], float] = random.random,
+        witness: Callable[[Peer, Sequence[tuple[Delivery, Outcome]]], None] = lambda *_: None,
+    ) -> None:
+        """draw: the chance that waits are spread by, from 0 to 1. witness: told what became of each thing sent."""
         self._database = database
         self._archive = archive
         self._route = route
         self._clock = clock
+        self._draw = draw
+        self._witness = witness
+        self._notary = Notary(database, {route.name: route.peer.ae_title}, route.patience, clock)
 
     def run(self, stop: Event, idle_s: float = 1.0) -> None:
         """Step until `stop` is set; a failed step is logged and tried again."""
@@ -56,7 +75,13 @@ class Courier:
             stop.wait(idle_s)
 
     def step(self) -> int:
-        """Try every delivery that is due; returns how many were tried."""
+        """Try every delivery that is due, and ask for what is to be confirmed; returns how many were sent or tried."""
+        tried = self._deliver()
+        self._ask()
+        self._watch()
+        return tried
+
+    def _deliver(self) -> int:
         now = self._clock()
         with self._database.read() as connection:
             if not outbox.is_any_due(connection, self._route.name, now):
@@ -71,9 +96,12 @@ class Courier:
         """Send the files and settle each; whatever is left when the association ends is tried again later."""
         route = self._route
         failure = Outcome(DeliveryEvent.POSTPONE, "the association ended before this instance was sent")
+        chance = self._draw()  # one for all, so that what is sent together stays together
+        attempts: list[tuple[Delivery, Outcome]] = []
         try:
             for path, outcome in dimse.send(route.peer, route.calling_ae, list(open_ends), route.timeout_s):
-                self._settle(open_ends.pop(path), outcome)
+                attempts.append((open_ends.pop(path), outcome))
+                self._settle(*attempts[-1], chance)
                 with self._database.begin() as connection:
                     until = self._clock() + timedelta(seconds=route.lease_s)
                     outbox.renew(connection, [delivery.id for delivery in open_ends.values()], until)
@@ -83,17 +111,89 @@ class Courier:
             failure = Outcome(DeliveryEvent.REJECT, str(error))
         finally:
             for delivery in open_ends.values():
-                self._settle(delivery, failure)
+                self._settle(delivery, failure, chance)
+        if attempts:
+            self._witness(route.peer, attempts)
 
-    def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
-        now = self._clock()
-        values = {}
+    def _settle(self, delivery: Delivery, outcome: Outcome, chance: float) -> None:
+        now, patience = self._clock(), self._route.patience
+        values: dict[str, Any] = {"report_until": None if patience.report_s is None else now}
         if outcome.event is DeliveryEvent.POSTPONE:
-            values = {"not_before": now + timedelta(seconds=self._route.backoff.wait_s(delivery.attempts))}
+            values = {"not_before": now + timedelta(seconds=patience.backoff.wait_s(delivery.attempts, chance))}
+        with self._database.begin() as connection:
+            self._move(connection, delivery, patience.bound(delivery, outcome, now), values)
+
+    def _move(self, connection: Connection, delivery: Delivery, outcome: Outcome, values: dict[str, Any]) -> bool:
+        """Settle a delivery; whether it was still where this courier left it."""
         try:
-            with self._database.begin() as connection:
-                outbox.settle(connection, delivery.id, outcome, now, values)
+            outbox.settle(connection, delivery.id, outcome, self._clock(), values)
         except IllegalMove as error:
-            log.warning("%s", error)  # its lease ran out meanwhile, or an operator moved it
-        level = logging.INFO if outcome.event is DeliveryEvent.ACCEPT else logging.WARNING
+            log.info("%s", error)  # a report was faster, its lease ran out, or an operator moved it
+            return False
+        fine = outcome.event in (DeliveryEvent.ACCEPT, DeliveryEvent.CONFIRM)
+        level = logging.INFO if fine else logging.WARNING
         log.log(level, "job %d to %s: %s: %s", delivery.job_id, self._route.name, outcome.event, outcome.reason)
+        return True
+
+    def _ask(self) -> None:
+        """Ask for the commitment to what was sent and, where no report came in time, ask again."""
+        now, report_s = self._clock(), self._route.patience.report_s
+        if report_s is None:
+            return
+        with self._database.read() as connection:
+            if not commitments.is_any_to_ask(connection, self._route.name, now):
+                return
+        transaction_uid = f"2.25.{uuid4().int}"  # PS3.5 B.2
+        until = now + timedelta(seconds=report_s)
+        asked = []
+        with self._database.begin() as connection:
+            for delivery in commitments.to_ask(connection, self._route.name, now):
+                if self._route.patience.is_over(delivery, now):
+                    silent = Outcome(DeliveryEvent.POSTPONE, "no report on the storage commitment")
+                    self._move(connection, delivery, self._route.patience.bound(delivery, silent, now), {})
+                else:
+                    commitments.ask(connection, delivery.id, transaction_uid, now, until)
+                    asked.append(delivery)
+        if asked:
+            self._request(commitment.Request(transaction_uid, asked))
+
+    def _request(self, request: commitment.Request) -> None:
+        route = self._route
+        try:
+            commitment.ask(
+                route.peer,
+                route.calling_ae,
+                request,
+                self._notary.take,
+                timeout_s=route.timeout_s,
+                linger_s=_LINGER_S,
+            )
+            log.info("%s was asked to commit to %d instances", route.name, len(request.deliveries))
+        except (Unavailable, Refused) as error:
+            self._put_off(request.deliveries, str(error))
+
+    def _put_off(self, asked: Sequence[Delivery], reason: str) -> None:
+        now, chance, backoff = self._clock(), self._draw(), self._route.patience.backoff
+        with self._database.begin() as connection:
+            for delivery in asked:
+                wait_s = backoff.wait_s(commitments.count_asked(connection, delivery.id), chance)
+                values = {"report_until": now + timedelta(seconds=wait_s)}
+                outcome = self._route.patience.bound(delivery, Outcome(DeliveryEvent.POSTPONE, reason), now)
+                self._move(connection, delivery, outcome, values)
+
+    def _watch(self) -> None:
+        """Switch the alarm on while what was sent is unconfirmed twice as long as a report may take, and off again."""
+        now, name, report_s = self._clock(), self._route.name, self._route.patience.report_s
+        kind = watch.AlarmKind.CONFIRMATION
+        overdue = 0
+        with self._database.read() as connection:
+            is_on = watch.is_on(connection, kind, name)
+            if report_s is not None:
+                overdue = commitments.count_overdue(connection, name, now - timedelta(seconds=2 * report_s))
+        if bool(overdue) == is_on:
+            return
+        with self._database.begin() as connection:
+            if overdue:
+                watch.raise_alarm(connection, kind, name, f"{overdue} results are sent, but not confirmed in time", now)
+            else:
+                watch.clear_alarm(connection, kind, name, now)

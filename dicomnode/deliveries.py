@@ -72,7 +72,7 @@ class Delivery:
     """One result for one destination.
 
     path: of the file, relative to the archive. attempts: how often it was claimed. denials: how often the archive did
-    not commit to it. since: when it was put into the outbox, or back into it.
+    not commit to it. since: when it was put into the outbox or back into it, or was sent and is to be confirmed.
     """
 
     id: int

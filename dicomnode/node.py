@@ -19,10 +19,12 @@ from dicomnode.arrivals import CompletenessRule
 from dicomnode.assembler import Assembler
 from dicomnode.courier import Courier, Route
 from dicomnode.database import Database, open_database
+from dicomnode.deliveries import Patience
 from dicomnode.dimse import Peer
 from dicomnode.errors import Misconfigured, Unavailable
 from dicomnode.jobs import RetryPolicy
 from dicomnode.lifecycle import Backoff
+from dicomnode.notary import Notary
 from dicomnode.sections import WorkerSettings
 from dicomnode.selection import Selection
 from dicomnode.settings import Settings
@@ -127,23 +129,36 @@ class Node:
         from pipeline.series import DECODABLE_TRANSFER_SYNTAXES
 
         receiver = Receiver(self._database, self._archive, utc_now)
-        receiver.run(self._settings.listener, tuple(DECODABLE_TRANSFER_SYNTAXES), self._stop)
+        services = [receiver.service(tuple(DECODABLE_TRANSFER_SYNTAXES)), self._notary().service()]
+        receiver.run(self._settings.listener, services, self._stop)
 
     def _assemble(self) -> None:
         series = self._settings.series
         complete = CompletenessRule(series.quiet_seconds, by_study=bool(series.prefer))
         Assembler(self._database, self._archive, complete, Selection.of(self._settings), utc_now).run(self._stop)
 
-    def _routes(self) -> list[Route]:
+    def _notary(self) -> Notary:
+        titles = {destination.name: destination.ae_title for destination in self._settings.destinations}
+        return Notary(self._database, titles, self._patience(confirmed=True), utc_now)
+
+    def _patience(self, *, confirmed: bool) -> Patience:
+        """confirmed: whether the destination offers storage commitment."""
         courier = self._settings.courier
-        backoff = Backoff(courier.retry_seconds, courier.retry_cap_seconds)
+        return Patience(
+            Backoff(courier.retry_seconds, courier.retry_cap_seconds),
+            courier.give_up_hours * 3600,
+            courier.commitment_timeout_seconds if confirmed else None,
+            courier.commitment_sendings,
+        )
+
+    def _routes(self) -> list[Route]:
         return [
             Route(
                 d.name,
                 Peer(d.ae_title, d.host, d.port),
                 self._settings.listener.ae_title,
-                courier.timeout_seconds,
-                backoff,
+                self._settings.courier.timeout_seconds,
+                self._patience(confirmed=d.storage_commitment),
             )
             for d in self._settings.destinations
         ]

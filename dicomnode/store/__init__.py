@@ -3,6 +3,7 @@
 receiving   instances, and the series that wait for a job
 queue       jobs: claim under a lease, move, timeline
 outbox      results, measurements and deliveries
+commitments what archives were asked to confirm
 watch       alarms and refusals
 
 The same statements serve SQLite, where a write transaction is alone, and PostgreSQL, where rows are locked.
