@@ -12,6 +12,7 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 
+from dicomnode.arrivals import credible_count
 from dicomnode.routing import MULTI_FRAME_STORAGES, ImageFacts, SeriesFacts, image_type_values, is_axial, is_slice
 
 # What pydicom raises for bytes that are no legal DICOM, or no legal value of their VR.
@@ -26,6 +27,8 @@ _TAGS = [
     "SpecificCharacterSet", "Modality", "SeriesDescription", "ProtocolName", "BodyPartExamined", "ConvolutionKernel",
     "Manufacturer", "SliceThickness", "SeriesNumber", "ContrastBolusAgent", "ContrastBolusAgentSequence",
 ]  # fmt: skip
+COUNT_TAGS = ("NumberOfSeriesRelatedInstances", "InConcatenationTotalNumber", "ImagesInAcquisition")
+"""Where a header may say of how many instances its own is one."""
 _NO_AGENT = frozenset(
     ("NO", "NON", "NONE", "NOT", "NIL", "N", "W/O", "WITHOUT", "OHNE", "KEIN", "KEINE", "NEIN", "SANS", "AUCUN", "0")
 )
@@ -52,6 +55,17 @@ def image_facts(header: Dataset) -> ImageFacts:
     orientation = text(header, "ImageOrientationPatient")
     modality, image_type = text(header, "Modality")[:16], text(header, "ImageType")
     return ImageFacts(text(header, "SOPClassUID"), modality, image_type, orientation)
+
+
+def announced_count(header: Dataset) -> int | None:
+    """How many instances the header says that its series has, or None.
+
+    None of its sources is meant for that alone: Images in Acquisition (PS3.3 C.8.2.1) may count several series of one
+    acquisition, or be left at what was planned; of a multi-frame object it counts frames.
+    """
+    is_multi_frame = text(header, "SOPClassUID") in MULTI_FRAME_STORAGES
+    keywords = COUNT_TAGS[:-1] if is_multi_frame else COUNT_TAGS
+    return credible_count(number for keyword in keywords if (number := _whole(_plain(header, keyword))) is not None)
 
 
 def read_series(images: Sequence[tuple[Path, ImageFacts]]) -> SeriesFacts:

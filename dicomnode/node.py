@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from dicomnode.archive import Archive
 from dicomnode.arrivals import CompletenessRule
-from dicomnode.assembler import Assembler
+from dicomnode.assembler import Assembler, CountSource
 from dicomnode.courier import Courier, Route
 from dicomnode.database import Database, open_database
 from dicomnode.deliveries import Patience
-from dicomnode.dimse import Peer
+from dicomnode.dimse import Peer, count_instances, make_peer
 from dicomnode.errors import Misconfigured, Unavailable
 from dicomnode.jobs import RetryPolicy
 from dicomnode.lifecycle import Backoff
@@ -125,17 +125,37 @@ class Node:
             self._stop.set()
 
     def _receive(self) -> None:
-        from dicomnode.receiver import Receiver
+        from dicomnode.receiver import COERCION, DUPLICATE_DIFFERS, Receiver
         from pipeline.series import DECODABLE_TRANSFER_SYNTAXES
 
-        receiver = Receiver(self._database, self._archive, utc_now)
+        status = COERCION if self._settings.listener.on_conflict == "warn" else DUPLICATE_DIFFERS
+        receiver = Receiver(self._database, self._archive, utc_now, conflict_status=status)
         services = [receiver.service(tuple(DECODABLE_TRANSFER_SYNTAXES)), self._notary().service()]
         receiver.run(self._settings.listener, services, self._stop)
 
     def _assemble(self) -> None:
         series = self._settings.series
-        complete = CompletenessRule(series.quiet_seconds, by_study=bool(series.prefer))
-        Assembler(self._database, self._archive, complete, Selection.of(self._settings), utc_now).run(self._stop)
+        source = self._count_source()
+        complete = CompletenessRule(
+            series.quiet_seconds,
+            by_study=bool(series.prefer),
+            grace_seconds=series.grace_seconds,
+            asks_archive=source is not None,
+            believes_headers=series.believe_headers,
+        )
+        selection = Selection.of(self._settings)
+        Assembler(self._database, self._archive, complete, selection, utc_now, source=source).run(self._stop)
+
+    def _count_source(self) -> CountSource | None:
+        """The archive that is asked how many instances series have. Raises Misconfigured."""
+        query = self._settings.query_source
+        if not query.ae_title:
+            return None
+        peer, calling_ae = make_peer(query, self._settings.tls, utc_now()), self._settings.listener.ae_title
+        return CountSource(
+            f"the archive {query.ae_title}",
+            lambda series: count_instances(peer, calling_ae, series, query.timeout_seconds),
+        )
 
     def _notary(self) -> Notary:
         titles = {destination.name: destination.ae_title for destination in self._settings.destinations}

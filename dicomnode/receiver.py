@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from io import BytesIO
 from threading import Event
 
 from pydicom import Dataset, dcmread
-from pynetdicom import evt
+from pynetdicom import Association, evt
 
 from dicomnode import dimse
 from dicomnode.archive import RECEIVED, RESULTS, Archive, Full, archive_path, data_set_digest
 from dicomnode.arrivals import Patient, StoredInstance
 from dicomnode.database import Database
+from dicomnode.duplicates import PLAIN, is_same_data_set
 from dicomnode.errors import Unavailable
-from dicomnode.headers import UNREADABLE, image_facts, missing_identifier, text
+from dicomnode.headers import COUNT_TAGS, UNREADABLE, announced_count, image_facts, missing_identifier, text
+from dicomnode.refusals import MOST_ROWS, Refusals
 from dicomnode.sections import ListenerSettings
-from dicomnode.store import receiving
+from dicomnode.store import receiving, watch
 from pipeline.limits import check_file, header_part
 
 log = logging.getLogger(__name__)
@@ -26,10 +29,12 @@ log = logging.getLogger(__name__)
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
 DUPLICATE_DIFFERS = 0xA701
+COERCION = 0xB000
 DATA_SET_MISMATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 
 _GRACE_S = 5.0  # for associations in progress when the node stops
+_RECORD_S = 1.0  # between two looks at what peers were denied
 _ABANDONED = timedelta(
     days=1
 )  # a result without a row for that long; no worker holds a job between file and row so long
@@ -37,7 +42,7 @@ _ABANDONED = timedelta(
 _TAGS = [
     "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyDate", "SeriesDate", "AcquisitionDate",
     "AcquisitionDateTime", "StudyTime", "SeriesTime", "AcquisitionTime", "Modality", "PatientID", "IssuerOfPatientID",
-    "StudyInstanceUID", "SeriesInstanceUID", "ImageOrientationPatient",
+    "StudyInstanceUID", "SeriesInstanceUID", "ImageOrientationPatient", *COUNT_TAGS,
 ]  # fmt: skip
 
 
@@ -52,24 +57,70 @@ class Unacceptable(Exception):
 class Receiver:
     """Stores what associations bring."""
 
-    def __init__(self, database: Database, archive: Archive, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        archive: Archive,
+        clock: Callable[[], datetime],
+        *,
+        witness: Callable[[Association, StoredInstance, bool], None] = lambda *_: None,
+        guard: Callable[[dimse.Denial], None] = lambda _: None,
+        conflict_status: int = DUPLICATE_DIFFERS,
+    ) -> None:
+        """witness: told of each instance that is stored, and whether it is new, before that is acknowledged.
+
+        guard: told of everything that a peer is denied. conflict_status: answers other content under a stored UID.
+        """
         self._database = database
         self._archive = archive
         self._clock = clock
+        self._witness = witness
+        self._guard = guard
+        self._conflict_status = conflict_status
+        self._refusals = Refusals()
 
-    def run(self, settings: ListenerSettings, services: Sequence[dimse.Service], stop: Event) -> None:
+    def run(
+        self,
+        settings: ListenerSettings,
+        services: Sequence[dimse.Service],
+        stop: Event,
+        security: ssl.SSLContext | None = None,
+    ) -> None:
         """Repair what a crash left, listen until `stop` is set, then end the associations.
 
-        services: all that the listener offers, the one of this actor among them.
+        services: all that the listener offers, the one of this actor among them. security: what TLS is spoken with.
         """
         self.repair()
-        server = dimse.listen(settings, services)
+        server = dimse.listen(settings, services, security, self.deny)
         host, port = server.server_address[:2]
         log.info("listening as %s on %s:%s", settings.ae_title, host, port)
         try:
-            stop.wait()
+            while not stop.wait(_RECORD_S):
+                self.record_refusals()
         finally:
             dimse.close(server, _GRACE_S)
+            self.record_refusals()
+
+    def deny(self, denial: dimse.Denial) -> None:
+        """Take note that a peer was denied something; it is recorded later."""
+        self._refusals.note(denial)
+        self._guard(denial)
+
+    def record_refusals(self) -> None:
+        """Log and store what peers were denied."""
+        refusals = self._refusals.due(self._clock())
+        for refusal in refusals:
+            peer = f"{refusal.calling_ae or 'a caller'} at {refusal.address}"
+            log.warning("refused (%s): %s: %s", refusal.kind, peer, refusal.reason)
+        if not refusals:
+            return
+        try:
+            with self._database.begin() as connection:
+                for refusal in refusals:
+                    watch.record_refusal(connection, refusal)
+                watch.forget_refusals(connection, MOST_ROWS)
+        except Unavailable as error:
+            log.error("refusals are only in the log: %s", error)
 
     def service(self, transfer_syntaxes: Sequence[str]) -> dimse.Service:
         """What the listener offers on behalf of this actor."""
@@ -78,7 +129,8 @@ class Receiver:
     def on_store(self, event: evt.Event) -> Dataset:
         """Answer a C-STORE request (PS3.4 B.2.3)."""
         try:
-            self.store(event.encoded_dataset(), event.assoc.requestor.ae_title)
+            instance, is_new = self.store(event.encoded_dataset(), event.assoc.requestor.ae_title)
+            self._witness(event.assoc, instance, is_new)
             return _answer(SUCCESS, "")
         except Unacceptable as error:
             return _answer(error.status, str(error))
@@ -89,21 +141,35 @@ class Receiver:
             log.error("an instance was refused: %s", error)
             return _answer(OUT_OF_RESOURCES, "storage is not available")
 
-    def store(self, blob: bytes, calling_ae: str) -> None:
+    def store(self, blob: bytes, calling_ae: str) -> tuple[StoredInstance, bool]:
         """Keep the bytes of a DICOM file and commit its row; an exact duplicate is already safe.
 
+        Returns the instance, and whether it was not known before.
         blob: file with preamble and meta information, whose UIDs are those of the command. Raises Unacceptable or
         Unavailable; nothing is stored then.
         """
         instance = _describe(blob, calling_ae, self._clock())
         with self._database.read() as connection:
             known = receiving.find(connection, instance.sop_instance_uid)
-        stored = known.sha256 if known else self._keep(blob, instance)
-        if stored != instance.sha256:
-            log.warning("other bytes came under the UID of a stored instance; the first are kept")
-            raise Unacceptable(DUPLICATE_DIFFERS, "another instance is stored under this UID")
-        if known:
+        known = known or self._keep(blob, instance)
+        if known is None:
+            return instance, True
+        if known.sha256 == instance.sha256:
             self._repeat(blob, instance)
+        elif not self._is_stored_otherwise(known, blob):
+            self._reject(known, instance)
+        return instance, False
+
+    def _keep(self, blob: bytes, instance: StoredInstance) -> receiving.KnownInstance | None:
+        """Store an instance, or return what another association was faster to store under its UID."""
+        self._archive.keep(instance.path, blob)
+        with self._database.begin() as connection:
+            if receiving.remember(connection, instance):
+                return None
+            known = receiving.find(connection, instance.sop_instance_uid)
+        if known is None or known.sha256 != instance.sha256:
+            self._archive.discard(instance.path)
+        return known
 
     def _repeat(self, blob: bytes, instance: StoredInstance) -> None:
         """Take in an exact duplicate: its file is written again where retention removed it, or it was lost."""
@@ -111,17 +177,20 @@ class Receiver:
             if receiving.repeat(connection, instance) or not self._archive.holds(instance.path):
                 self._archive.keep(instance.path, blob)
 
-    def _keep(self, blob: bytes, instance: StoredInstance) -> str:
-        """Store an instance; returns the digest of what is stored under its UID when this is done."""
-        self._archive.keep(instance.path, blob)
+    def _is_stored_otherwise(self, known: receiving.KnownInstance, blob: bytes) -> bool:
+        """Whether the stored file has the same values in another encoding: a sender may choose another syntax now."""
+        if known.is_removed or known.transfer_syntax_uid not in PLAIN:
+            return False
+        try:
+            return is_same_data_set(self._archive.path(known.path).read_bytes(), blob)
+        except OSError:
+            return False
+
+    def _reject(self, known: receiving.KnownInstance, instance: StoredInstance) -> None:
+        log.warning("other content came under the UID of a stored instance; the first is kept")
         with self._database.begin() as connection:
-            if receiving.remember(connection, instance):
-                return instance.sha256
-            known = receiving.find(connection, instance.sop_instance_uid)
-        first = known.sha256 if known else ""
-        if first != instance.sha256:  # another association was faster, with other bytes
-            self._archive.discard(instance.path)
-        return first
+            receiving.record_conflict(connection, known, instance)
+        raise Unacceptable(self._conflict_status, "other content is stored under this UID and kept")
 
     def repair(self) -> None:
         """Index what a crash left between rename and commit; remove unfinished files and results that no job names."""
@@ -172,6 +241,7 @@ def _describe(blob: bytes, calling_ae: str, now: datetime) -> StoredInstance:
         sha256=digest,
         calling_ae=calling_ae,
         received_at=now,
+        expected_instances=announced_count(header),
     )
 
 

@@ -109,6 +109,9 @@ class ListenerSettings(Section):
     allowed_callers: tuple[Caller, ...] = Field(
         (), description="calling AE titles that may associate, AET or AET@NETWORK (CT1@10.1.2.0/24); empty: any"
     )
+    on_conflict: Literal["refuse", "warn"] = Field(
+        "refuse", description="answer to other content under the UID of a stored one: refuse (0xA701) or warn (0xB000)"
+    )
     max_associations: int = Field(16, ge=1, le=400, description="associations open at once; more are rejected for now")
     max_associations_per_address: int = Field(8, ge=1, le=400, description="the same, of one address")
     max_associations_per_minute: int = Field(1200, ge=1, description="associations of one address in a minute")
@@ -144,10 +147,30 @@ class SeriesSettings(Section):
     """When a series is complete, and which are analysed."""
 
     quiet_seconds: float = Field(30.0, gt=0, description="a series is complete this long after its last instance")
+    grace_seconds: float = Field(
+        600.0, gt=0, description="after so long without an instance, a series that lacks some is taken as it is"
+    )
+    believe_headers: bool = Field(
+        True, description="wait for as many instances as the headers announce (ImagesInAcquisition and the like)"
+    )
     minimum_slices: int = Field(20, ge=1, description="a series with fewer images is not analysed")
     prefer: tuple[Annotated[str, AfterValidator(_preference)], ...] = Field(
         (), description="criteria, in order, that choose one series of each study; empty: every one is analysed"
     )
+
+
+class QuerySourceSettings(Section):
+    """The archive that is asked by C-FIND how many instances a series has."""
+
+    ae_title: AETitle | Literal[""] = Field(
+        "", description="AE title of the archive that is asked how many instances a series has; empty: none is"
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="its host name or address")
+    port: Port = Field(104, description="its TCP port")
+    timeout_seconds: float = Field(10.0, gt=0, description="connection, association and response time-out of the query")
+    tls: bool = Field(False, description="speak TLS with it, with the certificate of [tls]")
+    ca: Path | None = Field(None, description="certificates that sign its own, PEM; unset: tls.ca")
+    certificate_name: str | None = Field(None, description="name that its certificate must carry; unset: host")
 
 
 class WorkerSettings(Section):
@@ -265,7 +288,9 @@ class AuditSettings(Section):
         None, min_length=1, max_length=255, description="AuditSourceID of the messages; unset: AE title@host"
     )
     enterprise_site_id: str = Field("", max_length=255, description="AuditEnterpriseSiteID; empty: left out")
-    syslog_host: str | None = Field(None, min_length=1, description="syslog server; unset: the trail stays on this disk")
+    syslog_host: str | None = Field(
+        None, min_length=1, description="syslog server; unset: the trail stays on this disk"
+    )
     syslog_protocol: Literal["tls", "udp"] = Field("tls", description="tls (RFC 5425) or udp (RFC 5426)")
     syslog_port: Port | None = Field(None, description="port of the server; unset: 6514 for tls, 514 for udp")
     syslog_ca: Path | None = Field(None, description="certificates that sign the server's, PEM; unset: tls.ca")

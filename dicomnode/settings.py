@@ -30,6 +30,7 @@ from dicomnode.sections import (
     DatabaseSettings,
     DestinationSettings,
     ListenerSettings,
+    QuerySourceSettings,
     RetentionSettings,
     RuleSettings,
     SeriesSettings,
@@ -52,6 +53,7 @@ class Settings(BaseSettings):
     archive: ArchiveSettings = ArchiveSettings()
     database: DatabaseSettings = DatabaseSettings()
     series: SeriesSettings = SeriesSettings()
+    query_source: QuerySourceSettings = QuerySourceSettings()
     worker: WorkerSettings = WorkerSettings()
     courier: CourierSettings = CourierSettings()
     destinations: tuple[DestinationSettings, ...] = Field(

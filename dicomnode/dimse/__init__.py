@@ -5,6 +5,8 @@ security       TLS for either side
 associations   those that this node asks for
 sending        echo and send over them
 commitment     storage commitment: asking for it, and what archives report
+querying       asking how many instances a series has
+commitment     storage commitment: asking for it, and what archives report
 listening      the listener, and the services it offers
 door           what a connection passes before it is an association
 admission      who may associate
@@ -15,10 +17,11 @@ from dicomnode.dimse.admission import Denial, DenialKind
 from dicomnode.dimse.associations import associate
 from dicomnode.dimse.listening import STORED_SOP_CLASSES, Service, close, listen
 from dicomnode.dimse.peers import Peer, make_peer, parse_peer
+from dicomnode.dimse.querying import SentQuery, count_instances
 from dicomnode.dimse.security import client_context, server_context
 from dicomnode.dimse.sending import echo, send
 
 __all__ = [
-    "STORED_SOP_CLASSES", "Denial", "DenialKind", "Peer", "Service", "associate", "client_context", "close", "echo",
-    "listen", "make_peer", "parse_peer", "send", "server_context",
+    "STORED_SOP_CLASSES", "Denial", "DenialKind", "Peer", "SentQuery", "Service", "associate", "client_context", "close",
+    "count_instances", "echo", "listen", "make_peer", "parse_peer", "send", "server_context",
 ]  # fmt: skip

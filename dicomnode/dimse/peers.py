@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from dicomnode.dimse.security import client_context
-from dicomnode.sections import DestinationSettings, TLSSettings
+from dicomnode.sections import DestinationSettings, QuerySourceSettings, TLSSettings
 
 _PEER = re.compile(r"(?P<ae_title>[^@]{1,16})@(?P<host>\[[^\]]+\]|[^:@\s]+):(?P<port>\d{1,5})")
 
@@ -31,8 +31,8 @@ class Peer:
         return f"{self.ae_title}@{self.host}:{self.port}"
 
 
-def make_peer(destination: DestinationSettings, tls: TLSSettings, now: datetime) -> Peer:
-    """The peer that a destination is. Raises Misconfigured where TLS cannot be spoken with it."""
+def make_peer(destination: DestinationSettings | QuerySourceSettings, tls: TLSSettings, now: datetime) -> Peer:
+    """The peer that a table of the settings describes. Raises Misconfigured where TLS cannot be spoken with it."""
     security = client_context(tls, now, destination.ca) if destination.tls else None
     return Peer(destination.ae_title, destination.host, destination.port, security, destination.certificate_name)
 

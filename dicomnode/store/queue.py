@@ -14,7 +14,10 @@ from dicomnode.errors import Refused
 from dicomnode.jobs import MOVES, Job, JobEvent, JobState, RetryPolicy
 from dicomnode.lifecycle import IllegalMove, move
 from dicomnode.store import LeaseLost, Unknown
-from dicomnode.tables import instances, job_events, jobs, series
+from dicomnode.tables import instances, job_events, jobs, refusals, series
+
+CONFLICT = "conflict"
+"""Kind of refusal, and event on a timeline: other content came under the UID of a stored instance."""
 
 _CHOSEN = (JobState.QUEUED, JobState.RUNNING, JobState.DONE)
 
@@ -63,7 +66,17 @@ def add_job(connection: Connection, arrival: Arrival, skip_reason: str, now: dat
     added = job(connection, job_id)
     note = skip_reason or added.shortfall or f"{added.instance_count} instances"
     record(connection, job_id, TimelineEntry(now, "create", added.state, note))
+    if conflicts := _conflicts(connection, uid):
+        note = f"other content came under the UIDs of {conflicts} instances; the first is kept of each"
+        record(connection, job_id, TimelineEntry(now, CONFLICT, added.state, note))
     return job_id
+
+
+def _conflicts(connection: Connection, series_instance_uid: str) -> int:
+    c = refusals.c
+    theirs = select(instances.c.sop_instance_uid).where(instances.c.series_instance_uid == series_instance_uid)
+    count = select(func.count(c.sop_instance_uid.distinct()))
+    return connection.scalar(count.where(c.kind == CONFLICT, c.sop_instance_uid.in_(theirs))) or 0
 
 
 def chosen(connection: Connection, study_instance_uid: str) -> dict[str, int]:
@@ -195,6 +208,13 @@ def job(connection: Connection, job_id: int) -> Job:
     if row is None:
         raise Unknown(f"there is no job {job_id}")
     return _job(row)
+
+
+def newest(connection: Connection, series_instance_uid: str) -> Job | None:
+    """The newest revision of a series, or None: it has no job yet."""
+    statement = _select_jobs().where(jobs.c.series_instance_uid == series_instance_uid)
+    row = connection.execute(statement.order_by(jobs.c.revision.desc()).limit(1)).one_or_none()
+    return None if row is None else _job(row)
 
 
 def list_jobs(connection: Connection, limit: int) -> list[Job]:

@@ -9,6 +9,8 @@ from sqlalchemy import Connection, Row, func, select, update
 
 from dicomnode.arrivals import HEADERS, Arrival, StoredInstance
 from dicomnode.routing import ImageFacts
+from dicomnode.store import queue, watch
+from dicomnode.store.queue import CONFLICT
 from dicomnode.store.upsert import insert_new
 from dicomnode.tables import instances, results, series
 
@@ -17,6 +19,7 @@ from dicomnode.tables import instances, results, series
 class KnownInstance:
     """What is stored under a UID. path: relative to the archive. is_removed: its file is no longer there."""
 
+    series_instance_uid: str
     sha256: str
     transfer_syntax_uid: str
     path: str
@@ -34,7 +37,7 @@ class SourceImage:
 def find(connection: Connection, sop_instance_uid: str) -> KnownInstance | None:
     """The instance as first received, or None: none came under this UID."""
     c = instances.c
-    statement = select(c.sha256, c.transfer_syntax_uid, c.path, c.removed_at.is_not(None))
+    statement = select(c.series_instance_uid, c.sha256, c.transfer_syntax_uid, c.path, c.removed_at.is_not(None))
     row = connection.execute(statement.where(c.sop_instance_uid == sop_instance_uid)).one_or_none()
     return None if row is None else KnownInstance(*row)
 
@@ -82,6 +85,22 @@ def repeat(connection: Connection, instance: StoredInstance) -> bool:
     waits = (series.c.series_instance_uid == instance.series_instance_uid) & series.c.waiting.is_(True)
     connection.execute(update(series).where(waits).values(repeated_at=instance.received_at))
     return is_back
+
+
+def record_conflict(connection: Connection, known: KnownInstance, instance: StoredInstance) -> None:
+    """Keep that other content came under the UID of a stored instance: once of each sender and instance.
+
+    It stands among the refusals, and on the timeline of the series' newest job; a job that is made later tells it too.
+    """
+    sender, uid, now = instance.calling_ae, instance.sop_instance_uid, instance.received_at
+    if watch.has_refused(connection, CONFLICT, sender, uid):
+        return
+    reason = "other content is stored under this UID and kept"
+    watch.record_refusal(connection, watch.Refusal(now, CONFLICT, sender, "", uid, reason))
+    newest = queue.newest(connection, known.series_instance_uid)
+    if newest is not None:
+        note = f"{sender} sent other content under the UID of an instance of this series; the first is kept"
+        queue.record(connection, newest.id, queue.TimelineEntry(now, CONFLICT, newest.state, note))
 
 
 def stored_paths(connection: Connection) -> set[str]:

@@ -13,12 +13,12 @@ import pytest
 from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import DecodeRunner
-from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from dicomnode.archive import RESULTS, Archive, archive_path
 from dicomnode.database import Database, open_database
-from dicomnode.receiver import CANNOT_UNDERSTAND, DATA_SET_MISMATCH, DUPLICATE_DIFFERS, Receiver, Unacceptable
-from dicomnode.store import receiving
+from dicomnode.receiver import CANNOT_UNDERSTAND, COERCION, DATA_SET_MISMATCH, DUPLICATE_DIFFERS, Receiver, Unacceptable
+from dicomnode.store import queue, receiving, watch
 from dicomnode.tables import instances
 from tests.phantom import PhantomOptions, write_series
 
@@ -36,6 +36,10 @@ class Place:
 
     def files(self) -> list[Path]:
         return [path for path in self.root.rglob("*") if path.is_file()]
+
+    def refusals(self) -> list[watch.Refusal]:
+        with self.database.read() as connection:
+            return watch.list_refusals(connection, 10)
 
     def rows(self) -> list[tuple[str, str]]:
         with self.database.read() as connection:
@@ -130,6 +134,113 @@ def test_case_06_of_different_bytes_under_one_uid_the_first_are_kept(place: Plac
         place.receiver.store(encode(instance), "SENDER")
     assert refused.value.status == DUPLICATE_DIFFERS
     assert [path.read_bytes() for path in place.files()] == [first]
+
+
+def reencoded(instance: Dataset, syntax: str) -> bytes:
+    """The instance as another sender, or another association of the same, may encode it."""
+    buffer = BytesIO()
+    instance.file_meta.TransferSyntaxUID = syntax
+    instance.save_as(buffer, enforce_file_format=True, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True)
+    return buffer.getvalue()
+
+
+def nested(instance: Dataset) -> Dataset:
+    """With what the two encodings write in their own ways: sequences, private elements, an odd length."""
+    item = Dataset()
+    item.CodeValue = "XYZ"
+    item.PurposeOfReferenceCodeSequence = [Dataset()]
+    instance.ProcedureCodeSequence = [item, Dataset()]
+    instance.private_block(0x0099, "SOMEBODY", create=True).add_new(1, "LO", "odd")
+    return instance
+
+
+def test_case_05_a_duplicate_in_another_plain_syntax_is_no_conflict(place: Place, instance: Dataset) -> None:
+    first = reencoded(nested(instance), ExplicitVRLittleEndian)
+    place.receiver.store(first, "SENDER")
+    again = reencoded(instance, ImplicitVRLittleEndian)
+    assert place.receiver.store(again, "SENDER")[1] is False
+    assert [path.read_bytes() for path in place.files()] == [first]
+    assert place.refusals() == []
+    instance.ProcedureCodeSequence[0].CodeValue = "XYY"
+    with pytest.raises(Unacceptable):
+        place.receiver.store(reencoded(instance, ImplicitVRLittleEndian), "SENDER")
+
+
+def test_case_05_a_duplicate_brings_back_a_removed_file_and_makes_no_job(place: Place, instance: Dataset) -> None:
+    blob = encode(instance)
+    place.receiver.store(blob, "SENDER")
+    with place.database.begin() as connection:
+        (arrival,) = receiving.arrivals(connection)
+        queue.add_job(connection, arrival, "", NOW)
+        connection.execute(instances.update().values(removed_at=NOW))
+    place.files()[0].unlink()
+    place.receiver.store(blob, "SENDER")
+    assert [path.read_bytes() for path in place.files()] == [blob]
+    with place.database.read() as connection:
+        assert connection.scalar(instances.select().with_only_columns(instances.c.removed_at)) is None
+        assert receiving.arrivals(connection) == []
+
+
+def test_case_06_a_conflict_is_recorded_and_stands_on_the_job(place: Place, instance: Dataset) -> None:
+    place.receiver.store(encode(instance), "SENDER")
+    uid, instance.PatientID = str(instance.SOPInstanceUID), "ANOTHER"
+    for _ in range(3):  # a sender tries again and again
+        with pytest.raises(Unacceptable):
+            place.receiver.store(encode(instance), "OTHER")
+    with place.database.begin() as connection:
+        (arrival,) = receiving.arrivals(connection)
+        queue.add_job(connection, arrival, "", NOW)
+    with pytest.raises(Unacceptable):
+        place.receiver.store(encode(instance), "THIRD")
+    assert [(one.kind, one.calling_ae, one.sop_instance_uid) for one in place.refusals()] == [
+        ("conflict", "THIRD", uid),
+        ("conflict", "OTHER", uid),
+    ]
+    with place.database.read() as connection:
+        notes = [entry.note for entry in queue.timeline(connection, 1) if entry.event == "conflict"]
+    assert notes[0] == "other content came under the UIDs of 1 instances; the first is kept of each"
+    assert notes[1].startswith("THIRD sent other content")
+
+
+def test_case_06_a_site_may_have_senders_warned_only(place: Place, instance: Dataset) -> None:
+    receiver = Receiver(place.database, place.archive, lambda: NOW, conflict_status=COERCION)
+    receiver.store(encode(instance), "SENDER")
+    instance.PatientID = "ANOTHER"
+    with pytest.raises(Unacceptable) as refused:
+        receiver.store(encode(instance), "SENDER")
+    assert refused.value.status == 0xB000
+    assert len(place.files()) == 1
+
+
+def test_case_06_of_what_is_compressed_other_bytes_are_other_content(place: Place, instance: Dataset) -> None:
+    place.receiver.store(encode(instance), "SENDER")
+    instance.compress(RLELossless, generate_instance_uid=False)
+    with pytest.raises(Unacceptable):
+        place.receiver.store(encode(instance), "SENDER")
+    assert len(place.files()) == len(place.refusals()) == 1
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({}, None),
+        ({"ImagesInAcquisition": 200}, 200),
+        ({"ImagesInAcquisition": 200, "NumberOfSeriesRelatedInstances": 210}, 210),
+        ({"ImagesInAcquisition": -1}, None),
+        ({"ImagesInAcquisition": 0, "InConcatenationTotalNumber": 3}, 3),
+        ({"ImagesInAcquisition": 10_000_000}, None),
+    ],
+)
+def test_case_11_the_headers_say_how_many_there_are(
+    place: Place, instance: Dataset, attributes: dict[str, int], expected: int | None
+) -> None:
+    for keyword, value in attributes.items():
+        setattr(instance, keyword, value)
+    place.receiver.store(encode(instance), "SENDER")
+    with place.database.read() as connection:
+        (arrival,) = receiving.arrivals(connection)
+    assert arrival.expected_instances == expected
+    assert arrival.expected_by == ("the headers" if expected else "")
 
 
 @pytest.mark.parametrize("keyword", ["SOPClassUID", "SOPInstanceUID"])

@@ -71,7 +71,7 @@ def test_an_instance_is_indexed_once(database: Database) -> None:
     with database.begin() as connection:
         assert [receive(connection, 1), receive(connection, 1), receive(connection, 2)] == [True, False, True]
         assert receiving.find(connection, "1.2.1") == receiving.KnownInstance(
-            "b" * 64, EXPLICIT, "received/1.dcm", False
+            "1.1", "b" * 64, EXPLICIT, "received/1.dcm", False
         )
         assert receiving.find(connection, "1.2.9") is None
         assert [image.path for image in receiving.images(connection, "1.1", 99)] == ["received/1.dcm", "received/2.dcm"]
