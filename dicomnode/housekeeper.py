@@ -31,12 +31,20 @@ class Housekeeper:
     """Keeps the archive within its bounds."""
 
     def __init__(
-        self, database: Database, archive: Archive, household: Household, clock: Callable[[], datetime]
+        self,
+        database: Database,
+        archive: Archive,
+        household: Household,
+        clock: Callable[[], datetime],
+        *,
+        witness: Callable[[retention.Marked], None] = lambda _: None,
     ) -> None:
+        """witness: told of what is about to be removed."""
         self._database = database
         self._archive = archive
         self._household = household
         self._clock = clock
+        self._witness = witness
         self._tidied_at: datetime | None = None
 
     def run(self, stop: Event, idle_s: float = 10.0) -> None:
@@ -86,7 +94,9 @@ class Housekeeper:
             still = retention.holdings(connection, files, self._household.promising, uid)
             if still != [holding] or why_kept(holding, now):
                 return 0
-            return retention.mark(connection, files, uid, now).files
+            marked = retention.mark(connection, files, uid, now)
+            self._witness(marked)
+            return marked.files
 
     def _remove(self) -> int:
         """Remove the files that are marked, those of an earlier life too."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
@@ -17,14 +19,17 @@ from typing import TYPE_CHECKING
 from dicomnode.archive import Archive
 from dicomnode.arrivals import CompletenessRule
 from dicomnode.assembler import Assembler, CountSource
+from dicomnode.auditor import Auditor
 from dicomnode.courier import Courier, Route
 from dicomnode.database import Database, open_database
 from dicomnode.deliveries import Patience
-from dicomnode.dimse import Peer, count_instances, make_peer
+from dicomnode.dimse import count_instances, make_peer, server_context
 from dicomnode.errors import Misconfigured, Unavailable
+from dicomnode.housekeeper import Household, Housekeeper
 from dicomnode.jobs import RetryPolicy
 from dicomnode.lifecycle import Backoff
 from dicomnode.notary import Notary
+from dicomnode.retention import RetentionRule
 from dicomnode.sections import WorkerSettings
 from dicomnode.selection import Selection
 from dicomnode.settings import Settings
@@ -40,12 +45,13 @@ _STOP_S = 20.0
 
 
 class Actor(StrEnum):
-    """The four actors; they meet only in the database, so that any subset may run apart."""
+    """The five actors; they meet only in the database, so that any subset may run apart."""
 
     RECEIVER = "receiver"
     ASSEMBLER = "assembler"
     WORKER = "worker"
     COURIER = "courier"
+    HOUSEKEEPER = "housekeeper"
 
 
 def utc_now() -> datetime:
@@ -57,23 +63,29 @@ class Node:
     """The actors of one `serve`."""
 
     def __init__(self, settings: Settings, config: Path | None) -> None:
-        """Open the archive and the database. config: handed on to the worker's process. Raises Misconfigured."""
+        """Open the archive, the database and the audit trail. Raises Misconfigured.
+
+        config: handed on to the worker's process.
+        """
         self._settings = settings
         self._config = config
         self._stop = Event()
         self._failures: list[Exception] = []
         self._archive = Archive(settings.archive.path, int(settings.archive.reserve_gb * 1e9))
         self._database: Database = open_database(settings.database_url)
+        self._auditor = Auditor(settings, self._database, utc_now)
 
     def serve(self, actors: frozenset[Actor]) -> None:
         """Run the actors until `stop` is called or one cannot go on. Raises what kept that one from going on."""
         plan = self._plan(actors)
         threads = [Thread(target=self._guard, args=(name, run), name=name, daemon=True) for name, run in plan]
+        self._auditor.start(listens=Actor.RECEIVER in actors)
         for thread in threads:
             thread.start()
         self._stop.wait()
         for thread in threads:
             thread.join(_STOP_S)
+        self._auditor.stop(listens=Actor.RECEIVER in actors)
         self._database.close()
         if self._failures:
             raise self._failures[0]
@@ -96,10 +108,12 @@ class Node:
         place = Workplace(model, device, settings.batch_size, settings.lease_seconds, retry, names)
         if parent is not None:
             Thread(target=self._stop_when_orphaned, args=(parent,), daemon=True).start()
-        Worker(self._database, self._archive, place, utc_now).run(self._stop)
+        Worker(self._database, self._archive, place, utc_now, witness=self._auditor.used).run(self._stop)
 
     def _plan(self, actors: frozenset[Actor]) -> list[tuple[str, Callable[[], None]]]:
-        plan: list[tuple[str, Callable[[], None]]] = []
+        plan: list[tuple[str, Callable[[], None]]] = [("auditor", lambda: self._auditor.watch(self._stop))]
+        if forward := self._auditor.forward:
+            plan.append(("audit-forwarder", partial(forward, self._stop)))
         if Actor.RECEIVER in actors:
             plan.append(("receiver", self._receive))
         if Actor.ASSEMBLER in actors:
@@ -109,6 +123,8 @@ class Node:
             plan.append(("worker", (lambda: self.work(None)) if len(actors) == 1 else self._supervise_worker))
         if Actor.COURIER in actors:
             plan += [(f"courier-{route.name}", self._deliver(route)) for route in self._routes()]
+        if Actor.HOUSEKEEPER in actors:
+            plan.append(("housekeeper", self._keep_house))
         return plan
 
     def _guard(self, name: str, run: Callable[[], None]) -> None:
@@ -128,10 +144,21 @@ class Node:
         from dicomnode.receiver import COERCION, DUPLICATE_DIFFERS, Receiver
         from pipeline.series import DECODABLE_TRANSFER_SYNTAXES
 
-        status = COERCION if self._settings.listener.on_conflict == "warn" else DUPLICATE_DIFFERS
-        receiver = Receiver(self._database, self._archive, utc_now, conflict_status=status)
+        auditor = self._auditor
+        receiver = Receiver(
+            self._database,
+            self._archive,
+            utc_now,
+            witness=auditor.stored,
+            guard=auditor.denied,
+            conflict_status=COERCION if self._settings.listener.on_conflict == "warn" else DUPLICATE_DIFFERS,
+        )
         services = [receiver.service(tuple(DECODABLE_TRANSFER_SYNTAXES)), self._notary().service()]
-        receiver.run(self._settings.listener, services, self._stop)
+        receiver.run(self._settings.listener, services, self._stop, self._security())
+
+    def _security(self) -> ssl.SSLContext | None:
+        """What the listener speaks TLS with. Raises Misconfigured."""
+        return server_context(self._settings.tls, utc_now()) if self._settings.listener.tls else None
 
     def _assemble(self) -> None:
         series = self._settings.series
@@ -152,9 +179,10 @@ class Node:
         if not query.ae_title:
             return None
         peer, calling_ae = make_peer(query, self._settings.tls, utc_now()), self._settings.listener.ae_title
+        witness = partial(self._auditor.asked, peer)
         return CountSource(
             f"the archive {query.ae_title}",
-            lambda series: count_instances(peer, calling_ae, series, query.timeout_seconds),
+            lambda series: count_instances(peer, calling_ae, series, query.timeout_seconds, witness=witness),
         )
 
     def _notary(self) -> Notary:
@@ -175,7 +203,7 @@ class Node:
         return [
             Route(
                 d.name,
-                Peer(d.ae_title, d.host, d.port),
+                make_peer(d, self._settings.tls, utc_now()),
                 self._settings.listener.ae_title,
                 self._settings.courier.timeout_seconds,
                 self._patience(confirmed=d.storage_commitment),
@@ -183,8 +211,17 @@ class Node:
             for d in self._settings.destinations
         ]
 
+    def _keep_house(self) -> None:
+        keep = self._settings.retention
+        quota = None if keep.quota_gb is None else int(keep.quota_gb * 1e9)
+        rule = RetentionRule(keep.received_days, keep.results_days, quota)
+        promising = tuple(d.name for d in self._settings.destinations if d.storage_commitment)
+        household, witness = Household(rule, promising), self._auditor.removed
+        Housekeeper(self._database, self._archive, household, utc_now, witness=witness).run(self._stop)
+
     def _deliver(self, route: Route) -> Callable[[], None]:
-        return lambda: Courier(self._database, self._archive, route, utc_now).run(self._stop)
+        courier = Courier(self._database, self._archive, route, utc_now, witness=self._auditor.sent)
+        return lambda: courier.run(self._stop)
 
     def _supervise_worker(self) -> None:
         """Keep a worker's process alive; after it died, start another one. Raises Misconfigured on its word."""

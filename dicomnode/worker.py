@@ -50,12 +50,20 @@ class Worker:
     """Runs one job at a time."""
 
     def __init__(
-        self, database: Database, archive: Archive, workplace: Workplace, clock: Callable[[], datetime]
+        self,
+        database: Database,
+        archive: Archive,
+        workplace: Workplace,
+        clock: Callable[[], datetime],
+        *,
+        witness: Callable[[Job], None] = lambda _: None,
     ) -> None:
+        """witness: told of each job whose series is about to be read."""
         self._database = database
         self._archive = archive
         self._workplace = workplace
         self._clock = clock
+        self._witness = witness
         self._holder = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
 
     def run(self, stop: Event, idle_s: float = 1.0) -> None:
@@ -102,6 +110,7 @@ class Worker:
             self._end(held, JobEvent.POSTPONE, f"internal error: {type(error).__name__}")
 
     def _analyse(self, held: Job) -> Findings:
+        self._witness(held)
         with self._database.read() as connection:
             images = receiving.images(connection, held.series_instance_uid, held.last_instance_id)
             before = outbox.report_before(connection, held)

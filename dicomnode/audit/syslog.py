@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC
+from typing import Any
 
 from dicomnode.audit.messages import Event, Outcome, Source, to_xml
 
@@ -46,12 +47,50 @@ def send_tls(host: str, port: int, context: ssl.SSLContext, messages: Sequence[b
     Syslog has no acknowledgement. But who gets a close_notify owes one in return (RFC 5425 4.4), after it read what
     came before: the connection is closed after each batch, and that answer stands for the acknowledgement.
     """
-    with (
-        socket.create_connection((host, port), TIMEOUT_S) as connection,
-        context.wrap_socket(connection, server_hostname=host) as channel,
-    ):
-        channel.sendall(b"".join(b"%d %b" % (len(message), message) for message in messages))
+    with socket.create_connection((host, port), TIMEOUT_S) as connection:
+        channel = _Channel(connection, context, host)
+        channel.do(channel.tls.do_handshake)
+        frames = b"".join(b"%d %b" % (len(message), message) for message in messages)
+        channel.do(lambda: channel.tls.write(frames))
+        channel.end()
+
+
+class _Channel:
+    """TLS with the bytes in our own hands.
+
+    An SSLSocket takes a fatal alert for the peer's close_notify once it has sent its own, and of TLS 1.3 that a
+    certificate is refused comes as late as that.
+    """
+
+    def __init__(self, connection: socket.socket, context: ssl.SSLContext, host: str) -> None:
+        self._connection = connection
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+
+    def do(self, step: Callable[[], Any]) -> None:
+        """Take a step of the protocol, with as many bytes to and fro as it needs. Raises OSError."""
+        while not self._try(step):
+            if block := self._connection.recv(65536):
+                self._incoming.write(block)
+            else:
+                self._incoming.write_eof()
+
+    def end(self) -> None:
+        """Say goodbye and wait for the answer. Raises OSError where the peer did not read all before it went."""
+        self._try(self.tls.read)
+        self._try(self.tls.unwrap)
         try:
-            channel.unwrap()
-        except ssl.SSLEOFError:
-            return  # it closed without a word, but in order: a receiver that dies with unread data resets instead
+            while True:
+                self.do(self.tls.read)
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return  # goodbye, or gone without a word: where it had not read all, the connection is reset instead
+
+    def _try(self, step: Callable[[], Any]) -> bool:
+        """Whether the step is done, with the bytes that are here."""
+        try:
+            step()
+        except ssl.SSLWantReadError:
+            return False
+        finally:
+            self._connection.sendall(self._outgoing.read())
+        return True

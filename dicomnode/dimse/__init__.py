@@ -22,6 +22,6 @@ from dicomnode.dimse.security import client_context, server_context
 from dicomnode.dimse.sending import echo, send
 
 __all__ = [
-    "STORED_SOP_CLASSES", "Denial", "DenialKind", "Peer", "SentQuery", "Service", "associate", "client_context", "close",
-    "count_instances", "echo", "listen", "make_peer", "parse_peer", "send", "server_context",
+    "STORED_SOP_CLASSES", "Denial", "DenialKind", "Peer", "SentQuery", "Service", "associate", "client_context",
+    "close", "count_instances", "echo", "listen", "make_peer", "parse_peer", "send", "server_context",
 ]  # fmt: skip

@@ -40,8 +40,9 @@ def count_instances(
 ) -> dict[str, int | None]:
     """How many instances the peer has of each series; None: it does not know the series.
 
-    series: Study and Series Instance UID of each. witness: told of each query before it is sent. Returns the counts by Series Instance UID: Number of Series Related
-    Instances, or where the peer leaves this optional key empty, the instances counted one by one.
+    series: Study and Series Instance UID of each. witness: told of each query before it is sent. Returns the counts by
+    Series Instance UID: Number of Series Related Instances, or where the peer leaves this optional key empty, the
+    instances counted one by one.
     Raises Unavailable where the peer does not answer or answers by a failure, Refused where it offers no C-FIND.
     """
     with associate(

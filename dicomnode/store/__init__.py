@@ -3,6 +3,7 @@
 receiving   instances, and the series that wait for a job
 queue       jobs: claim under a lease, move, timeline
 outbox      results, measurements and deliveries
+subjects    whose study a job is about
 commitments what archives were asked to confirm
 watch       alarms and refusals
 

@@ -6,13 +6,14 @@ a path, whose file goes at the next look. Nothing else takes a file away, and no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, literal, select, update
 
+from dicomnode.arrivals import Patient
 from dicomnode.deliveries import DeliveryState
 from dicomnode.jobs import JobState
 from dicomnode.retention import Files, Holding
@@ -26,11 +27,20 @@ _TABLES = {Files.RECEIVED: instances, Files.RESULTS: results}
 
 @dataclass(frozen=True)
 class Marked:
-    """What was marked as removed. Its study is of this patient, for the audit trail alone."""
+    """What was marked as removed, with study and patient for the audit trail alone.
+
+    sop_classes: how many files of each. is_whole_study: nothing of the study is left.
+    """
 
     study_instance_uid: str
-    patient_id: str
-    files: int
+    patient: Patient
+    sop_classes: Mapping[str, int]
+    is_whole_study: bool
+
+    @property
+    def files(self) -> int:
+        """How many files were marked."""
+        return sum(self.sop_classes.values())
 
 
 @dataclass(frozen=True)
@@ -121,22 +131,27 @@ def lock(connection: Connection, series_instance_uid: str) -> None:
 def mark(connection: Connection, files: Files, series_instance_uid: str, now: datetime) -> Marked:
     """Mark all files of the series as removed; its newest job's timeline says so."""
     table = _TABLES[files]
-    statement = update(table).where(table.c.removed_at.is_(None))
     revisions = select(jobs.c.id).where(jobs.c.series_instance_uid == series_instance_uid)
-    if files is Files.RECEIVED:
-        statement = statement.where(table.c.series_instance_uid == series_instance_uid)
-    else:
-        statement = statement.where(table.c.job_id.in_(revisions))
-    count = connection.execute(statement.values(removed_at=now)).rowcount
+    of_series = instances.c.series_instance_uid == series_instance_uid
+    where = table.c.removed_at.is_(None) & (of_series if files is Files.RECEIVED else results.c.job_id.in_(revisions))
+    counted = select(table.c.sop_class_uid, func.count()).where(where).group_by(table.c.sop_class_uid)
+    sop_classes: dict[str, int] = dict(connection.execute(counted).tuples().all())
+    connection.execute(update(table).where(where).values(removed_at=now))
     newest = connection.scalar(revisions.order_by(jobs.c.id.desc()).limit(1))
     if newest is not None:
-        note = f"{count} {files} files, by retention"
+        note = f"{sum(sop_classes.values())} {files} files, by retention"
         queue.record(connection, newest, queue.TimelineEntry(now, "remove", queue.job(connection, newest).state, note))
     s = series.c
-    row = connection.execute(
-        select(s.study_instance_uid, s.patient_id).where(s.series_instance_uid == series_instance_uid)
-    )
-    return Marked(*row.one(), files=count)
+    known = select(s.study_instance_uid, s.patient_id, s.issuer_of_patient_id)
+    study_uid, *patient = connection.execute(known.where(s.series_instance_uid == series_instance_uid)).one()
+    return Marked(study_uid, Patient(*patient), sop_classes, not _is_any_left(connection, study_uid))
+
+
+def _is_any_left(connection: Connection, study_instance_uid: str) -> bool:
+    of_study = series.c.study_instance_uid == study_instance_uid
+    received = select(instances.c.id).join_from(instances, series).where(of_study, instances.c.removed_at.is_(None))
+    made = select(results.c.id).join_from(results, jobs).join(series).where(of_study, results.c.removed_at.is_(None))
+    return any(connection.execute(statement.limit(1)).first() for statement in (received, made))
 
 
 def is_any_condemned(connection: Connection) -> bool:
