@@ -10,6 +10,7 @@ from typing import Any
 
 from pydicom.uid import UID
 from pynetdicom import AE, Association, evt
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 
 from dicomnode.dimse.peers import Peer
@@ -58,8 +59,9 @@ def _bound_in_time(event: evt.Event, timeout_s: float) -> None:
 
 def _why_not(association: Association) -> str:
     """The peer's answer in words; empty where it gave none."""
-    answer = association.acceptor.primitive
-    if association.is_rejected and answer is not None:
+    # pynetdicom overlooks a rejection that came, with the end of the connection, before it looked at the connection.
+    answer = association.acceptor.primitive or association.dul.receive_pdu()
+    if isinstance(answer, A_ASSOCIATE) and answer.result:
         return f"association rejected: {answer.result_str}, {answer.reason_str}"
     return ""
 

@@ -88,6 +88,8 @@ class Doorkeeper(RequestHandler):
             encrypted.do_handshake()
         except TimeoutError:
             raise Unwelcome(DenialKind.SILENCE, "no TLS handshake in time") from None
+        except ssl.SSLEOFError:
+            raise Unwelcome(DenialKind.SILENCE, "") from None
         except ssl.SSLError as error:
             raise Unwelcome(DenialKind.TLS, f"TLS handshake failed: {explain(error)}") from None
         except OSError:

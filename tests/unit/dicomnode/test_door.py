@@ -28,7 +28,7 @@ from dicomnode.sections import ListenerSettings
 from tests.certificates import Identity, make_identity
 from tests.served import wait_for
 
-NOW = datetime.now(UTC) + timedelta(minutes=1)
+NOW = datetime.now(UTC) + timedelta(hours=1)
 
 
 class Node:
@@ -348,6 +348,14 @@ def test_a_stranger_gets_no_further_than_the_handshake(
         assert set(node.kinds()) == {"tls"}
         assert re.fullmatch(f"TLS handshake failed: {reason}", node.denials[0].reason)
         dimse.echo(secured(node, identities[1]), "FRIEND", 10.0)
+
+
+def test_case_12_the_probe_of_a_load_balancer_is_not_worth_a_word_over_tls(identities: tuple[Identity, ...]) -> None:
+    with listening_in_tls(identities) as node:
+        for _ in range(20):
+            node.connect().close()
+        dimse.echo(secured(node, identities[1]), "FRIEND", 10.0)
+        assert node.denials == []
 
 
 def test_a_handshake_that_hangs_keeps_nobody_out(identities: tuple[Identity, ...]) -> None:
