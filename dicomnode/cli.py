@@ -20,6 +20,7 @@ from rich.table import Table
 from dicomnode import dimse, history
 from dicomnode.console import AsJson, Config, errors, output, reading, short, tail, writing
 from dicomnode.deliveries import DeliveryEvent
+from dicomnode.deliveries_cli import deliveries
 from dicomnode.errors import Misconfigured, Refused, Unavailable
 from dicomnode.files import find_dicom
 from dicomnode.inspection import inspect
@@ -40,6 +41,7 @@ app = typer.Typer(
 rules = typer.Typer(help="The rules that say which series are analysed.", no_args_is_help=True)
 app.add_typer(rules, name="rules")
 app.add_typer(models, name="models")
+app.add_typer(deliveries)
 PeerText = Annotated[str, typer.Argument(metavar="AET@HOST:PORT", help="The application entity to ask.")]
 
 

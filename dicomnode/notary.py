@@ -9,9 +9,9 @@ from typing import Any
 
 from dicomnode.database import Connection, Database
 from dicomnode.deliveries import DeliveryEvent, DeliveryState, Outcome, Patience, Report, judge_failure
-from dicomnode.dimse import Service, commitment
+from dicomnode.dimse import Denial, DenialKind, Service, commitment
 from dicomnode.dimse.commitment import Reporter
-from dicomnode.store import commitments, outbox, watch
+from dicomnode.store import commitments, outbox
 from dicomnode.store.commitments import Asked
 
 log = logging.getLogger(__name__)
@@ -23,10 +23,17 @@ class Notary:
     """Confirms deliveries by the word of the archive that was asked, and of no other."""
 
     def __init__(
-        self, database: Database, titles: Mapping[str, str], patience: Patience, clock: Callable[[], datetime]
+        self,
+        database: Database,
+        titles: Mapping[str, str],
+        patience: Patience,
+        clock: Callable[[], datetime],
+        *,
+        deny: Callable[[Denial], None] = lambda _: None,
     ) -> None:
-        """titles: the AE title of each destination by its name."""
+        """titles: the AE title of each destination by its name. deny: told of each report that is refused."""
         self._database = database
+        self._deny = deny
         self._titles = titles
         self._patience = patience
         self._clock = clock
@@ -39,16 +46,14 @@ class Notary:
         """Settle the deliveries that a report is about; returns the status to answer. Raises Unavailable.
 
         A report that came before, or that says nothing of some instances, is answered by success too; what it does not
-        say is asked again in time. An unknown transaction and a stranger are refused and recorded.
+        say is asked again in time. An unknown transaction and a stranger are refused.
         """
         now = self._clock()
         with self._database.begin() as connection:
             asked = commitments.asked(connection, report.transaction_uid)
             if refusal := self._refusal(asked, reporter):
                 status, reason = refusal
-                log.warning("a report on a storage commitment was refused: %s", reason)
-                values = (now, "report", reporter.ae_title[:16], reporter.address[:64], "", reason)
-                watch.record_refusal(connection, watch.Refusal(*values))
+                self._deny(Denial(DenialKind.REPORT, reporter.ae_title, reporter.address, reason))
                 return status
             for one in asked:
                 self._settle(connection, one, report, now)
@@ -56,9 +61,9 @@ class Notary:
 
     def _refusal(self, asked: Sequence[Asked], reporter: Reporter) -> tuple[int, str] | None:
         if not asked:
-            return commitment.INVALID_ARGUMENT, "unknown transaction"
+            return commitment.INVALID_ARGUMENT, "report on an unknown storage commitment"
         if reporter.ae_title != self._titles.get(asked[0].delivery.destination):
-            return commitment.NOT_AUTHORISED, "the transaction was asked of another archive"
+            return commitment.NOT_AUTHORISED, "report on a storage commitment that another archive was asked for"
         return None
 
     def _settle(self, connection: Connection, asked: Asked, report: Report, now: datetime) -> None:

@@ -22,6 +22,7 @@ class DenialKind(StrEnum):
     SIZE = "size"
     PROTOCOL = "protocol"
     SILENCE = "silence"
+    REPORT = "report"
 
 
 @dataclass(frozen=True)
