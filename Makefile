@@ -1,7 +1,7 @@
 # make setup    virtual environments, system packages      make check    style, types, import contracts, size budget
 # make demo     a real CT in, SEG and SR with a volume out  make run      the node (CONFIG=node.toml)
 # make test     every test                                 make bench    ingest rate, seconds and memory of an analysis
-# make crash-test  the node killed 300 times (KILLS=, SEED=)  make fuzz  hostile bytes for ten minutes (MINUTES=)
+# make crash-test  the node killed 300 times (KILLS=, SEED=)  make fuzz  hostile bytes: 20000 examples a test (EXAMPLES=)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -55,6 +55,9 @@ test: setup
 
 crash-test: .venv/.installed
 	$(BIN)/python -m tests.acceptance.crash --kills $(or $(KILLS),300) --seed $(or $(SEED),1)
+
+fuzz: .venv/.installed
+	FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) $(BIN)/python -m pytest -q --timeout=0 tests/acceptance/test_fuzz.py
 
 check: .venv/.installed
 	$(BIN)/ruff format --check .

@@ -190,7 +190,9 @@ class Receiver:
         log.warning("other content came under the UID of a stored instance; the first is kept")
         with self._database.begin() as connection:
             receiving.record_conflict(connection, known, instance)
-        raise Unacceptable(self._conflict_status, "other content is stored under this UID and kept")
+        # Where retention removed the first, a warning would tell the sender that something is stored.
+        status = DUPLICATE_DIFFERS if known.is_removed else self._conflict_status
+        raise Unacceptable(status, "other content is stored under this UID and kept")
 
     def repair(self) -> None:
         """Index what a crash left between rename and commit; remove unfinished files and results that no job names."""
@@ -251,10 +253,11 @@ def _read_header(blob: bytes) -> Dataset:
         header = dcmread(BytesIO(header_part(blob)), specific_tags=_TAGS, stop_before_pixels=True)
         if complaint := missing_identifier(header):
             raise Unacceptable(DATA_SET_MISMATCH, complaint)
+        meta = header.file_meta
+        commanded = (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID)
     except UNREADABLE:
         raise Unacceptable(CANNOT_UNDERSTAND, "the data set cannot be decoded") from None
-    meta = header.file_meta
-    if (header.SOPClassUID, header.SOPInstanceUID) != (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID):
+    if (header.SOPClassUID, header.SOPInstanceUID) != commanded:
         raise Unacceptable(DATA_SET_MISMATCH, "SOP class or instance UID differs between command and data set")
     return header
 

@@ -119,6 +119,16 @@ def test_repair_removes_results_that_no_job_names_once_no_worker_can_be_at_them(
     assert place.files() == [place.archive.path(fresh)]
 
 
+def test_repair_leaves_alone_a_file_whose_meta_information_is_damaged(place: Place, instance: Dataset) -> None:
+    place.receiver.store(encode(instance), "SENDER")
+    (path,) = place.files()
+    path.write_bytes(path.read_bytes().replace(b"\x02\0\x02\0UI", b"\x02\0\x99\0UI"))
+    with place.database.begin() as connection:
+        connection.execute(instances.delete())
+    place.receiver.repair()
+    assert place.rows() == []
+
+
 def test_case_05_an_exact_duplicate_is_stored_once(place: Place, instance: Dataset) -> None:
     for calling_ae in ("SENDER", "SENDER", "OTHER"):
         instance.file_meta.SourceApplicationEntityTitle = calling_ae
