@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, NoSuchModuleError, OperationalError
 
 from dicomnode.errors import Misconfigured, Refused, Unavailable
 
@@ -68,20 +68,27 @@ class Database:
                 raise Unavailable(f"database: {error}") from error
 
     def examine(self) -> Condition:
-        """Look at it without changing it. Raises Unavailable."""
-        newest = ScriptDirectory.from_config(_migrations()).get_current_head() or ""
-        with self.read() as connection:
-            revision = MigrationContext.configure(connection).get_current_revision() or ""
-            if connection.dialect.name != "sqlite":
-                return Condition(revision, newest)
-            pragmas = [connection.exec_driver_sql(f"PRAGMA {name}") for name in ("journal_mode", "synchronous")]
-            journal_mode, synchronous = (str(pragma.scalar()) for pragma in pragmas)
-            told = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(10)")]
-            return Condition(revision, newest, journal_mode, synchronous, tuple(line for line in told if line != "ok"))
+        """Look at it without changing it. Raises Unavailable, also where it is damaged beyond reading."""
+        try:
+            with self.read() as connection:
+                return _examine(connection)
+        except DatabaseError as error:
+            raise Unavailable(f"database: {error.orig}") from error
 
     def close(self) -> None:
         """Give every connection back."""
         self._engine.dispose()
+
+
+def _examine(connection: Connection) -> Condition:
+    newest = ScriptDirectory.from_config(_migrations()).get_current_head() or ""
+    revision = MigrationContext.configure(connection).get_current_revision() or ""
+    if connection.dialect.name != "sqlite":
+        return Condition(revision, newest)
+    pragmas = [connection.exec_driver_sql(f"PRAGMA {name}") for name in ("journal_mode", "synchronous")]
+    journal_mode, synchronous = (str(pragma.scalar()) for pragma in pragmas)
+    told = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(10)")]
+    return Condition(revision, newest, journal_mode, synchronous, tuple(line for line in told if line != "ok"))
 
 
 @contextmanager
@@ -111,10 +118,10 @@ def open_database(url: str, *, migrate: bool = True) -> Database:
 def _engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True)
+        return create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_S})
+    engine = create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_S}, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -18,7 +18,6 @@ class AlarmKind(StrEnum):
     DELIVERY = "delivery"
     CONFIRMATION = "confirmation"
     SECURITY = "security"
-    CONFLICT = "conflict"
 
 
 @dataclass(frozen=True)

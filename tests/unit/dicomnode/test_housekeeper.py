@@ -4,79 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pydicom
 import pytest
 
-from dicomnode.archive import RESULTS, Archive, archive_path
-from dicomnode.database import open_database
+from dicomnode.archive import Archive
 from dicomnode.deliveries import DeliveryEvent, Outcome
 from dicomnode.errors import Refused
 from dicomnode.housekeeper import Household, Housekeeper
 from dicomnode.jobs import JobEvent, JobState, RetryPolicy
 from dicomnode.lifecycle import Backoff
-from dicomnode.receiver import Receiver
 from dicomnode.retention import RetentionRule
-from dicomnode.store import outbox, queue, receiving, retention, watch
+from dicomnode.store import outbox, queue, receiving, retention
+from tests.house import ACCEPT, START, House
 from tests.phantom import PhantomOptions, write_series
 
-START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ONCE = RetryPolicy(1, Backoff(0.0, 0.0))
-ACCEPT, CONFIRM = (Outcome(event, "") for event in (DeliveryEvent.ACCEPT, DeliveryEvent.CONFIRM))
-
-
-class House:
-    """Receiver and housekeeper over one folder; jobs and deliveries are moved by hand."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.now = START
-        self.archive = Archive(folder / "archive", 0)
-        self.database = open_database(f"sqlite:///{folder}/node.db")
-        self.receiver = Receiver(self.database, self.archive, lambda: self.now)
-        self.slices = write_series(folder, PhantomOptions(shape=(3, 4, 4)))
-        self.uid = str(pydicom.dcmread(self.slices[0]).SeriesInstanceUID)
-
-    def receive(self, *slices: int) -> None:
-        for number in slices:
-            self.receiver.store(self.slices[number].read_bytes(), "SENDER")
-
-    def add_job(self) -> int:
-        with self.database.begin() as connection:
-            (arrival,) = receiving.arrivals(connection)
-            return queue.add_job(connection, arrival, "", self.now)
-
-    def finish(self, *destinations: str) -> None:
-        path = archive_path(RESULTS, self.uid, "2.25.1", "a" * 64)
-        self.archive.keep(path, b"a result")
-        measured = outbox.Measured(True, 80.0, 0.9, (), "m", "1", "0" * 64)
-        made = outbox.StoredResult("1.2.840", "2.25.1", "2.25.2", path, "a" * 64)
-        with self.database.begin() as connection:
-            held = queue.claim(connection, "A", self.now, 60)
-            assert held
-            outbox.finish(connection, held, outbox.Finished(measured, [], [made], destinations), self.now)
-
-    def settle(self, destination: str, *outcomes: Outcome) -> None:
-        with self.database.begin() as connection:
-            (delivery,) = outbox.claim(connection, destination, self.now, 60)
-            for outcome in outcomes:
-                outbox.settle(connection, delivery.id, outcome, self.now)
-
-    def keep(self, days: float = 0, promising: tuple[str, ...] = (), **rule: Any) -> int:
-        """A step of a fresh housekeeper after so many days; without a rule: thirty days for everything."""
-        self.now += timedelta(days=days)
-        household = Household(RetentionRule(**(rule or {"received_days": 30, "results_days": 30})), promising)
-        return Housekeeper(self.database, self.archive, household, lambda: self.now).step()
-
-    def files(self, area: str) -> int:
-        return len([path for path in (self.folder / "archive" / area).rglob("*") if path.is_file()])
-
-    def alarms(self) -> list[watch.Alarm]:
-        with self.database.read() as connection:
-            return watch.list_alarms(connection, 9)
+CONFIRM = Outcome(DeliveryEvent.CONFIRM, "")
 
 
 @pytest.fixture
@@ -89,10 +34,7 @@ def house(tmp_path: Path) -> Iterator[House]:
 @pytest.fixture
 def done(house: House) -> House:
     """A house with a series that was measured and delivered."""
-    house.receive(0, 1, 2)
-    house.add_job()
-    house.finish("pacs")
-    house.settle("pacs", ACCEPT)
+    house.deliver()
     return house
 
 

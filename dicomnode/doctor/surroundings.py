@@ -1,0 +1,96 @@
+"""Checks of what the node stands on: model, accelerator, clock, certificates."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+from dicomnode.dimse import client_context, server_context
+from dicomnode.dimse.security import expires_at
+from dicomnode.doctor.finding import Finding, Stores, Visit, failure, ok, warning
+from dicomnode.errors import Misconfigured
+from dicomnode.node import load_model
+from dicomnode.store import inventory
+
+_SKEW = timedelta(minutes=1)
+_SOON = timedelta(days=30)
+_UNSYNCHRONISED = 5  # TIME_ERROR of adjtimex(2)
+
+
+def check_model(visit: Visit) -> Iterator[Finding]:
+    """Whether the bundle is the one that its card describes, and what it says of itself."""
+    try:
+        model, _ = load_model(visit.settings.worker)
+    except Misconfigured as error:
+        yield failure("model", str(error), "`dicomnode models list` shows those that are there, `models use` takes one")
+    else:
+        card = model.card
+        yield ok("model", f"{card.name} {card.version}, weights verified. {card.statement}")
+
+
+def check_device(visit: Visit) -> Iterator[Finding]:
+    """Which accelerator there is."""
+    import torch
+
+    wanted, version = visit.settings.worker.device, torch.__version__
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+        yield ok("device", f"PyTorch {version}, CUDA {torch.version.cuda}: {names}")
+    elif wanted.startswith("cuda"):
+        yield failure("device", f"worker.device is {wanted}, PyTorch {version} sees no CUDA device", "check the driver")
+    else:
+        yield ok("device", f"PyTorch {version}, no CUDA device: the CPU measures")
+
+
+def check_clock(visit: Visit, stores: Stores) -> Iterator[Finding]:
+    """Whether time went on since the last thing happened, and whether somebody sets the clock."""
+    with stores.database.read() as connection:
+        newest = inventory.newest_at(connection)
+    text = f"{visit.now:%Y-%m-%d %H:%M:%S} UTC, local time is UTC{visit.now.astimezone():%z}"
+    if newest and newest > visit.now + _SKEW:
+        text = f"{text}; but the newest row is of {newest:%Y-%m-%d %H:%M:%S}"
+        yield failure("clock", text, "set the clock: leases, waits and retention go by it")
+    synchronised = _is_synchronised()
+    if synchronised:
+        yield ok("clock", f"{text}, synchronised")
+    else:
+        state = "unknown whether synchronised" if synchronised is None else "not synchronised"
+        yield warning("clock", f"{text}, {state}", "run an NTP client, such as chrony")
+
+
+def _is_synchronised() -> bool | None:
+    """Whether the kernel's clock is disciplined; None: it does not say."""
+    adjtimex = getattr(ctypes.CDLL(None), "adjtimex", None)
+    # All zero it only asks. struct timex has 208 bytes on 64-bit Linux.
+    state = -1 if adjtimex is None else int(adjtimex(ctypes.create_string_buffer(512)))
+    return None if state < 0 else state != _UNSYNCHRONISED
+
+
+def check_certificates(visit: Visit) -> Iterator[Finding]:
+    """Whether what TLS needs is there, fits together and is valid, for the listener and each destination."""
+    settings = visit.settings
+    speakers = [peer for peer in (*settings.destinations, settings.query_source) if peer.tls]
+    if not settings.listener.tls and not speakers:
+        yield ok("certificates", "TLS is off")
+        return
+    try:
+        if settings.listener.tls:
+            server_context(settings.tls, visit.now)
+        for peer in speakers:
+            client_context(settings.tls, visit.now, peer.ca)
+        yield from _check_expiry("tls.certificate", settings.tls.certificate, visit)
+    except Misconfigured as error:
+        yield failure("certificates", str(error), "have a certificate issued, and name its files in [tls]")
+
+
+def _check_expiry(name: str, certificate: Path | None, visit: Visit) -> Iterator[Finding]:
+    if certificate is None:
+        return
+    left = expires_at(certificate) - visit.now
+    text = f"{name} fits its key and is valid for {left.days} days more"
+    if left < _SOON:
+        yield warning("certificates", text, "have it renewed; peers refuse it from then on")
+    else:
+        yield ok("certificates", text)
