@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import signal
 import sys
@@ -21,15 +20,19 @@ from dicomnode import dimse, history
 from dicomnode.console import AsJson, Config, errors, output, reading, short, tail, writing
 from dicomnode.deliveries import DeliveryEvent
 from dicomnode.deliveries_cli import deliveries
+from dicomnode.discretion import set_up_logging
 from dicomnode.errors import Misconfigured, Refused, Unavailable
 from dicomnode.files import find_dicom
 from dicomnode.inspection import inspect
 from dicomnode.lifecycle import IllegalMove
 from dicomnode.models_cli import models
 from dicomnode.node import EXIT_MISCONFIGURED, Actor, Node, utc_now
+from dicomnode.refusals_cli import list_refusals
+from dicomnode.sections import TLSSettings
 from dicomnode.selection import Selection
 from dicomnode.settings import load
 from dicomnode.store import Unknown, outbox, queue
+from dicomnode.upkeep_cli import upkeep
 
 app = typer.Typer(
     name="dicomnode",
@@ -42,6 +45,9 @@ rules = typer.Typer(help="The rules that say which series are analysed.", no_arg
 app.add_typer(rules, name="rules")
 app.add_typer(models, name="models")
 app.add_typer(deliveries)
+app.command(name="refusals")(list_refusals)
+app.add_typer(upkeep)
+Tls = Annotated[bool, typer.Option("--tls", help="Speak TLS, with the certificate of [tls].")]
 PeerText = Annotated[str, typer.Argument(metavar="AET@HOST:PORT", help="The application entity to ask.")]
 
 
@@ -65,9 +71,7 @@ def serve(
     """Run the node until SIGTERM or Ctrl-C."""
     settings, _ = load(config)
     actors = _actors(only)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    for chatty in ("pynetdicom", "alembic", "pydicom", "highdicom", "matplotlib"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
+    set_up_logging()
     node = Node(settings, config)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: node.stop())
@@ -110,11 +114,12 @@ def analyse(
 def send(
     path: Annotated[Path, typer.Argument(help="A DICOM file, or a folder of them.")],
     to: Annotated[str, typer.Option(metavar="AET@HOST:PORT", help="The application entity to send to.")],
+    tls: Tls = False,
     config: Config = None,
 ) -> None:
     """Send DICOM files by C-STORE; each must be accepted by a status of its own."""
     settings, _ = load(config)
-    peer, files = _peer(to), find_dicom(path)
+    peer, files = _peer(to, settings.tls if tls else None), find_dicom(path)
     failed = 0
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
         attempts = dimse.send(peer, settings.listener.ae_title, files, settings.courier.timeout_seconds)
@@ -128,17 +133,18 @@ def send(
 
 
 @app.command()
-def echo(peer: PeerText, config: Config = None) -> None:
+def echo(peer: PeerText, tls: Tls = False, config: Config = None) -> None:
     """Ask an application entity for a C-ECHO."""
     settings, _ = load(config)
-    asked = _peer(peer)
+    asked = _peer(peer, settings.tls if tls else None)
     dimse.echo(asked, settings.listener.ae_title, settings.courier.timeout_seconds)
     output.print(f"{asked} answers")
 
 
-def _peer(text: str) -> dimse.Peer:
+def _peer(text: str, tls: TLSSettings | None) -> dimse.Peer:
+    security = dimse.client_context(tls, utc_now()) if tls else None
     try:
-        return dimse.parse_peer(text)
+        return dimse.parse_peer(text, security)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 

@@ -16,6 +16,7 @@ from dicomnode import dimse
 from dicomnode.archive import RECEIVED, RESULTS, Archive, Full, archive_path, data_set_digest
 from dicomnode.arrivals import Patient, StoredInstance
 from dicomnode.database import Database
+from dicomnode.discretion import scrub
 from dicomnode.duplicates import PLAIN, is_same_data_set
 from dicomnode.errors import Unavailable
 from dicomnode.headers import COUNT_TAGS, UNREADABLE, announced_count, image_facts, missing_identifier, text
@@ -27,6 +28,7 @@ from pipeline.limits import check_file, header_part
 log = logging.getLogger(__name__)
 
 SUCCESS = 0x0000
+PROCESSING_FAILURE = 0x0110
 OUT_OF_RESOURCES = 0xA700
 DUPLICATE_DIFFERS = 0xA701
 COERCION = 0xB000
@@ -140,6 +142,9 @@ class Receiver:
         except Unavailable as error:
             log.error("an instance was refused: %s", error)
             return _answer(OUT_OF_RESOURCES, "storage is not available")
+        except Exception as error:  # noqa: BLE001 - the listener goes on; the text may quote a patient's data
+            log.error("an instance was refused: %s", scrub(error))
+            return _answer(PROCESSING_FAILURE, "internal error")
 
     def store(self, blob: bytes, calling_ae: str) -> tuple[StoredInstance, bool]:
         """Keep the bytes of a DICOM file and commit its row; an exact duplicate is already safe.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from pydicom import Dataset
 
 from dicomnode.archive import RESULTS, Archive, archive_path
 from dicomnode.database import Database
+from dicomnode.discretion import scrub
 from dicomnode.errors import Refused, Unavailable
 from dicomnode.jobs import Job, JobEvent, RetryPolicy
 from dicomnode.store import LeaseLost, outbox, queue, receiving
@@ -73,7 +73,7 @@ class Worker:
             try:
                 worked = self.step()
             except Exception as error:  # noqa: BLE001 - logged without the text, which may quote a patient's data
-                log.error("the worker's step failed: %s", _scrub(error))
+                log.error("the worker's step failed: %s", scrub(error))
             if not worked:
                 stop.wait(idle_s)
 
@@ -106,7 +106,7 @@ class Worker:
         except (Exhausted, Unavailable) as error:
             self._end(held, JobEvent.POSTPONE, str(error))
         except Exception as error:  # noqa: BLE001 - a poison series must not stop the next job
-            log.error("job %d failed: %s", held.id, _scrub(error))
+            log.error("job %d failed: %s", held.id, scrub(error))
             self._end(held, JobEvent.POSTPONE, f"internal error: {type(error).__name__}")
 
     def _analyse(self, held: Job) -> Findings:
@@ -189,12 +189,3 @@ def _revision(held: Job, before: outbox.StoredResult | None, study_instance_uid:
         return Revision(held.revision, None, held.shortfall)
     uids = (before.series_instance_uid, before.sop_class_uid, before.sop_instance_uid)
     return Revision(held.revision, Report(study_instance_uid, *uids), held.shortfall)
-
-
-def _scrub(error: Exception) -> str:
-    """The kind of an error and where it arose, without its text, which may quote a patient's data."""
-    places = [
-        f"{frame.name} ({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})"
-        for frame in traceback.extract_tb(error.__traceback__)
-    ]
-    return f"{type(error).__name__} in {' > '.join(places[-4:])}"
