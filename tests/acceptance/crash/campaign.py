@@ -68,9 +68,10 @@ class Campaign:
         for modality in self._modalities:
             modality.start()
         try:
-            for number in range(kills):
-                self._kill_once()
-                progress(number + 1)
+            with suppress(KeyboardInterrupt):  # which ends it early; what was done so far is judged all the same
+                for number in range(kills):
+                    self._kill_once()
+                    progress(number + 1)
             self._come_to_the_end()
         finally:
             self._collector.go_down()
@@ -105,7 +106,9 @@ class Campaign:
                 continue
             folder = self._folder / "series" / str(len(self._series))
             folder.mkdir(parents=True)
-            self._series.append(write_series(folder, PhantomOptions(_SHAPE, _SPACING_MM, seed=folder.name)))
+            self._series.append(
+                write_series(folder, PhantomOptions(_SHAPE, _SPACING_MM, seed=f"series {folder.name}, image "))
+            )
             modality.give(self._series[-1])
 
     def _start(self, wait: bool) -> None:
