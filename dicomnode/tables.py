@@ -215,6 +215,6 @@ refusals = Table(
     Column("kind", String(32), nullable=False),
     Column("calling_ae", String(16), nullable=False),
     Column("address", String(64), nullable=False),
-    Column("sop_instance_uid", UID, nullable=False),
+    Column("sop_instance_uid", UID, nullable=False, index=True),
     Column("reason", Text, nullable=False),
 )

@@ -81,3 +81,4 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('refusals', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_refusals_at'), ['at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_refusals_sop_instance_uid'), ['sop_instance_uid'], unique=False)
