@@ -59,8 +59,10 @@ def holdings(
 
     promising: the destinations whose archive promises storage commitment; what they have not confirmed is open.
     """
-    held = (_received() if files is Files.RECEIVED else _made()).subquery()
-    uid = series.c.series_instance_uid
+    gathered = _received() if files is Files.RECEIVED else _made()
+    if series_instance_uid is not None:  # in here, or the database would gather those of every series
+        gathered = gathered.where(gathered.selected_columns.series_instance_uid == series_instance_uid)
+    held, uid = gathered.subquery(), series.c.series_instance_uid
     statement = select(
         uid,
         held.c.newest_at,
@@ -70,8 +72,6 @@ def holdings(
         _count(_deliveries().where(jobs.c.series_instance_uid == uid, ~_is_settled(promising))),
         held.c.undelivered,
     ).join_from(series, held, held.c.series_instance_uid == uid)
-    if series_instance_uid is not None:
-        statement = statement.where(uid == series_instance_uid)
     return [Holding(*row[:6], is_undelivered=bool(row.undelivered)) for row in connection.execute(statement)]
 
 

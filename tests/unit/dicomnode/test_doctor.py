@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from dicomnode.archive import Archive
 from dicomnode.database import open_database
 from dicomnode.deliveries import DeliveryEvent, Outcome
+from dicomnode.dimse.security import expires_at
 from dicomnode.doctor import Finding, Level, Visit, examine_settings, surroundings
 from dicomnode.doctor.finding import Stores
 from dicomnode.doctor.storage import check_database, check_disk, check_files
@@ -22,6 +23,7 @@ from dicomnode.doctor.traffic import check_alarms, check_destinations, check_wor
 from dicomnode.settings import Settings
 from dicomnode.store import outbox, queue, watch
 from dicomnode.upkeep_cli import upkeep
+from tests.certificates import make_identity
 from tests.fakes import write_flat_bundle
 from tests.house import House
 
@@ -183,6 +185,16 @@ def test_tls_without_a_certificate(house: House) -> None:
     assert only(list(check_certificates(Visit(Settings(), house.now))))[0] is Level.OK
     level, text = only(list(check_certificates(Visit(Settings(listener={"tls": True}), house.now))))
     assert (level, "tls.certificate" in text) == (Level.FAILURE, True)
+
+
+def test_a_certificate_that_soon_expires_is_a_warning_and_an_expired_one_a_failure(tmp_path: Path) -> None:
+    identity = make_identity(tmp_path / "tls")
+    settings = Settings(listener={"tls": True}, tls=identity.settings())
+    expires = expires_at(identity.certificate)
+    levels = [
+        only(list(check_certificates(Visit(settings, expires - timedelta(days=days)))))[0] for days in (31, 29, 0)
+    ]
+    assert levels == [Level.OK, Level.WARNING, Level.FAILURE]
 
 
 def test_settings_that_cannot_be_read(tmp_path: Path) -> None:

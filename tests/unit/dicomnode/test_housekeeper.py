@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pydicom
@@ -15,6 +16,7 @@ from dicomnode.errors import Refused
 from dicomnode.housekeeper import Household, Housekeeper
 from dicomnode.jobs import JobEvent, JobState, RetryPolicy
 from dicomnode.lifecycle import Backoff
+from dicomnode.receiver import COERCION, DUPLICATE_DIFFERS, Receiver, Unacceptable
 from dicomnode.retention import RetentionRule
 from dicomnode.store import outbox, queue, receiving, retention
 from tests.house import ACCEPT, START, House
@@ -128,6 +130,21 @@ def test_case_01_a_lost_file_is_written_again_when_its_instance_comes_again(done
         path.unlink()
     done.receive(0)
     assert done.files("received") == 1
+
+
+def test_case_06_other_content_under_the_uid_of_a_removed_instance_is_refused_even_where_others_are_warned(
+    done: House,
+) -> None:
+    done.keep(days=99)
+    other = pydicom.dcmread(done.slices[0])
+    other.PatientID = "ANOTHER"
+    buffer = BytesIO()
+    other.save_as(buffer, enforce_file_format=True)
+    receiver = Receiver(done.database, done.archive, lambda: done.now, conflict_status=COERCION)
+    with pytest.raises(Unacceptable) as refused:
+        receiver.store(buffer.getvalue(), "SENDER")
+    assert refused.value.status == DUPLICATE_DIFFERS
+    assert done.files("received") == 0
 
 
 def test_case_07_a_removed_series_that_comes_again_is_not_measured_again(done: House) -> None:
