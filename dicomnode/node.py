@@ -153,7 +153,8 @@ class Node:
             guard=auditor.denied,
             conflict_status=COERCION if self._settings.listener.on_conflict == "warn" else DUPLICATE_DIFFERS,
         )
-        services = [receiver.service(tuple(DECODABLE_TRANSFER_SYNTAXES)), self._notary().service()]
+        notary = Notary(self._database, self._titles(), self._patience(confirmed=True), utc_now, deny=receiver.deny)
+        services = [receiver.service(tuple(DECODABLE_TRANSFER_SYNTAXES)), notary.service()]
         receiver.run(self._settings.listener, services, self._stop, self._security())
 
     def _security(self) -> ssl.SSLContext | None:
@@ -185,9 +186,9 @@ class Node:
             lambda series: count_instances(peer, calling_ae, series, query.timeout_seconds, witness=witness),
         )
 
-    def _notary(self) -> Notary:
-        titles = {destination.name: destination.ae_title for destination in self._settings.destinations}
-        return Notary(self._database, titles, self._patience(confirmed=True), utc_now)
+    def _titles(self) -> dict[str, str]:
+        """The AE title of each destination by its name."""
+        return {destination.name: destination.ae_title for destination in self._settings.destinations}
 
     def _patience(self, *, confirmed: bool) -> Patience:
         """confirmed: whether the destination offers storage commitment."""
