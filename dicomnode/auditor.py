@@ -39,6 +39,7 @@ _ALERTS: dict[DenialKind, Code] = {
     DenialKind.TLS: events.NODE_AUTHENTICATION,
     DenialKind.CALLER: events.NODE_AUTHENTICATION,
     DenialKind.CALLED: events.NODE_AUTHENTICATION,
+    DenialKind.REPORT: events.NODE_AUTHENTICATION,
     DenialKind.RATE: events.RESTRICTED_FUNCTION,
     DenialKind.SIZE: events.RESTRICTED_FUNCTION,
     DenialKind.PROTOCOL: events.RESTRICTED_FUNCTION,
