@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 from threading import Event, Thread
 from typing import Any
 
@@ -20,7 +22,7 @@ from dicomnode.dimse import Peer
 from dicomnode.errors import Unavailable
 from dicomnode.jobs import JobState
 from dicomnode.sections import ListenerSettings
-from dicomnode.store import outbox, queue
+from dicomnode.store import outbox, queue, receiving
 from tests.bench import SMALL, Bench, Pacs
 from tests.phantom import PANCREAS, PhantomOptions, write_series
 
@@ -239,24 +241,31 @@ def test_case_02_a_full_disk_is_said_and_echo_still_answered(
     assert outcome.event is DeliveryEvent.ACCEPT
 
 
+@pytest.mark.parametrize("slices", [30, pytest.param(300, marks=pytest.mark.slow)])
 def test_case_09_interleaved_series_over_parallel_associations(
-    make_bench: Callable[[Pacs], Bench], tmp_path: Path
+    make_bench: Callable[[Pacs], Bench], tmp_path: Path, slices: int
 ) -> None:
+    """Four senders, each of which brings a quarter of each of four series."""
     bench = make_bench(Pacs())
-    sent: list[list[Path]] = [[], [], []]
-    for seed in ("a", "b", "c"):
+    sent: list[list[Path]] = [[], [], [], []]
+    for seed in "abcd":
         (tmp_path / seed).mkdir()
-        for number, path in enumerate(write_series(tmp_path / seed, PhantomOptions((30, 8, 8), seed=seed))):
-            sent[number % 3].append(path)
-    with bench.listening() as peer:
-        threads = [Thread(target=lambda part=part: list(dimse.send(peer, "SENDER", part, 5.0))) for part in sent]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        for number, path in enumerate(write_series(tmp_path / seed, PhantomOptions((slices, 4, 4), seed=seed))):
+            sent[number % 4].append(path)
+    for part in sent:
+        Random(1).shuffle(part)
+    with bench.listening() as peer, ThreadPoolExecutor(4) as senders:
+        answers = senders.map(lambda part: [outcome for _, outcome in dimse.send(peer, "SENDER", part, 120.0)], sent)
+        assert {outcome.event for part in answers for outcome in part} == {DeliveryEvent.ACCEPT}
     bench.clock.advance(31)
-    assert bench.assembler.step() == 3
-    assert [bench.job(job_id).instance_count for job_id in (1, 2, 3)] == [30, 30, 30]
+    assert bench.assembler.step() == 4
+    assert [bench.job(job_id).instance_count for job_id in (1, 2, 3, 4)] == [slices] * 4
+    with bench.database.read() as connection:
+        for job_id in (1, 2, 3, 4):
+            job = bench.job(job_id)
+            images = receiving.images(connection, job.series_instance_uid, job.last_instance_id)
+            kept = [pydicom.dcmread(bench.archive.path(image.path)).SeriesInstanceUID for image in images]
+            assert kept == [job.series_instance_uid] * slices
 
 
 def test_the_actors_stop_when_told(make_bench: Callable[[Pacs], Bench]) -> None:

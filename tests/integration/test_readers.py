@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import SimpleITK
 from numpy.typing import NDArray
+from pydicom.uid import Comprehensive3DSRStorage
 
 from pipeline.measure import Flag
+from pipeline.provenance import Report, Revision
 from pipeline.seg import to_seg
 from pipeline.series import Series, open_series
 from pipeline.sr import to_sr
@@ -184,6 +186,18 @@ def test_case_23_validators_find_no_error_in_a_report_of_nothing(plain: Written,
     to_sr(plain.series, nothing(plain.series), CARD, AT, seg=None).save_as(path, enforce_file_format=True)
     assert errors_of_dciodvfy(path) == []
     assert errors_of_pixelmed(path) == []
+
+
+def test_case_08_validators_find_no_error_in_what_a_later_revision_writes(plain: Written, tmp_path: Path) -> None:
+    before = Report("1.2.3", "1.2.3.4", Comprehensive3DSRStorage, "1.2.3.4.5")
+    revision = Revision(2, before, "9 of 12 instances, as the headers counted")
+    measurement = describe(plain.segmentation, Flag.INCOMPLETE_SERIES)
+    seg = to_seg(plain.series, plain.segmentation, CARD, AT, measurement=measurement, revision=revision)
+    sr = to_sr(plain.series, measurement, CARD, AT, seg=seg, revision=revision)
+    for name, dataset in (("seg.dcm", seg), ("sr.dcm", sr)):
+        dataset.save_as(tmp_path / name, enforce_file_format=True)
+        assert errors_of_dciodvfy(tmp_path / name) == []
+    assert errors_of_pixelmed(tmp_path / "sr.dcm") == []
 
 
 def test_the_validators_do_find_errors(plain: Written) -> None:
