@@ -38,11 +38,17 @@ class UdpReceiver:
 class TlsReceiver:
     """Keeps every message of every connection, by its octet count (RFC 5425)."""
 
-    def __init__(self, context: ssl.SSLContext, port: int = 0, *, dies_after_bytes: int | None = None) -> None:
-        """dies_after_bytes: reset the connection after having read so many, as a process that is killed."""
+    def __init__(
+        self, context: ssl.SSLContext, port: int = 0, *, is_polite: bool = True, dies_after_bytes: int | None = None
+    ) -> None:
+        """is_polite: answers a close_notify.
+
+        dies_after_bytes: reset the connection after having read so many, as a process that is killed.
+        """
         self.received: list[bytes] = []
         self.subjects: list[object] = []
         self._context = context
+        self._is_polite = is_polite
         self._dies_after_bytes = dies_after_bytes
         self._socket = socket.create_server(("127.0.0.1", port))
         self.port = int(self._socket.getsockname()[1])
@@ -66,7 +72,8 @@ class TlsReceiver:
         while block := channel.recv(65536):
             stream += block
         self.received += split_frames(stream)
-        channel.unwrap()
+        if self._is_polite:
+            channel.unwrap()
 
     def stop(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from typing import Any
 
 import pytest
 from pydicom import Dataset
+from pydicom.uid import UID
 from pynetdicom import AE, evt
+from pynetdicom.dsutils import decode
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
-from dicomnode.dimse import Peer, count_instances
+from dicomnode.dimse import Peer, SentQuery, count_instances
 from dicomnode.errors import Refused, Unavailable
 
 Answers = Iterator[tuple[int, Dataset | None]]
@@ -70,6 +73,14 @@ def test_case_11_an_archive_says_how_many_instances_it_has(start: Callable[..., 
     assert [asked.QueryRetrieveLevel for asked in archive.asked] == ["SERIES", "SERIES"]
     assert (archive.asked[0].StudyInstanceUID, archive.asked[0].SeriesInstanceUID) == ("1.2", "1.2.3")
     assert archive.asked[0].NumberOfSeriesRelatedInstances is None
+
+
+def test_each_query_is_witnessed_as_it_is_sent(start: Callable[..., Archive]) -> None:
+    archive, seen = start(lambda _: iter([])), list[SentQuery]()
+    count_instances(archive.peer, "NODE", [("1.2", "1.2.3"), ("1.2", "1.2.4")], 5.0, witness=seen.append)
+    assert {sent.sop_class_uid for sent in seen} == {StudyRootQueryRetrieveInformationModelFind}
+    as_sent = [decode(BytesIO(sent.identifier), UID(sent.transfer_syntax_uid).is_implicit_VR, True) for sent in seen]
+    assert as_sent == archive.asked
 
 
 @pytest.mark.parametrize("told", [{}, {"NumberOfSeriesRelatedInstances": None}, {"NumberOfSeriesRelatedInstances": 0}])

@@ -213,13 +213,26 @@ def test_tls_nothing_is_lost_when_the_receiver_is_killed_in_between(
     assert receiver.received + again.received == read_lines(trail.folder)
 
 
+def test_tls_a_receiver_that_closes_without_a_word_has_taken_what_it_read(
+    trail: Trail, certificates: dict[str, tuple[Path, Path]]
+) -> None:
+    server, node = contexts(certificates, "client")
+    record(trail, 3)
+    with running(TlsReceiver(server, is_polite=False)) as receiver:
+        one = forwarder(trail, partial(send_tls, "127.0.0.1", receiver.port, node))
+        assert [one.step(), one.step()] == [3, 0]
+    assert receiver.received == read_lines(trail.folder)
+
+
 def test_tls_a_stranger_is_not_let_in_and_a_strange_server_gets_nothing(
     trail: Trail, certificates: dict[str, tuple[Path, Path]]
 ) -> None:
     record(trail, 1)
     server, stranger = contexts(certificates, "stranger")
-    with running(TlsReceiver(server)) as receiver, pytest.raises(AWAY):
-        forwarder(trail, partial(send_tls, "127.0.0.1", receiver.port, stranger)).step()
+    with running(TlsReceiver(server)) as receiver:
+        for _ in range(10):  # the refusal comes after the handshake, before or after the messages are sent
+            with pytest.raises(AWAY):
+                forwarder(trail, partial(send_tls, "127.0.0.1", receiver.port, stranger)).step()
     trusting_none = ssl.create_default_context()
     with running(TlsReceiver(server)) as other, pytest.raises(ssl.SSLCertVerificationError):
         forwarder(trail, partial(send_tls, "127.0.0.1", other.port, trusting_none)).step()

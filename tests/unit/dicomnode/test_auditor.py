@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 
 import pydicom
@@ -18,8 +19,9 @@ from dicomnode.deliveries import Delivery, DeliveryEvent, Outcome
 from dicomnode.dimse import Denial, DenialKind, Peer, SentQuery
 from dicomnode.errors import Misconfigured
 from dicomnode.receiver import Receiver
+from dicomnode.retention import Files
 from dicomnode.settings import Settings
-from dicomnode.store import queue, receiving, watch
+from dicomnode.store import queue, receiving, retention, watch
 from dicomnode.store.retention import Marked
 from tests.audit_messages import kind, read_messages
 from tests.phantom import PhantomOptions, write_series
@@ -110,6 +112,22 @@ def test_what_retention_removes_is_recorded(auditor: Auditor, is_whole: bool, sa
     auditor.removed(Marked("1.2.3", Patient("P-1", ""), {"1.2.66": 3}, is_whole))
     (message,) = read_messages(auditor.trail.folder)
     assert say(message) == (said, "D", "0", None, "1.2.3", "P-1")
+
+
+def test_a_study_is_deleted_when_the_last_of_its_series_goes(
+    tmp_path: Path, database: Database, instance: pydicom.Dataset
+) -> None:
+    first, other = str(instance.SeriesInstanceUID), "1.2.3"
+    instance.SeriesInstanceUID = other
+    instance.SOPInstanceUID = instance.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    encoded = BytesIO()
+    instance.save_as(encoded)
+    Receiver(database, Archive(tmp_path / "archive", 0), lambda: NOW).store(encoded.getvalue(), "SENDER")
+    with database.begin() as connection:
+        marked = [retention.mark(connection, Files.RECEIVED, uid, NOW) for uid in (first, other)]
+    assert [one.is_whole_study for one in marked] == [False, True]
+    assert [one.sop_classes for one in marked] == [{instance.SOPClassUID: 1}] * 2
+    assert {one.study_instance_uid for one in marked} == {instance.StudyInstanceUID}
 
 
 @pytest.mark.parametrize("denied", list(DenialKind))
