@@ -5,37 +5,26 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from models.bundle import MODEL_CARD, write_bundle
 from models.card import Card
 from models.networks import build
+from training.checkpoints import read_weights
 from training.recipe import Recipe, read_recipe
 
 
 def export(recipe: Recipe, checkpoints: Sequence[Path], version: str, folder: Path, *, half: bool = False) -> Card:
     """Write the bundle; a model card (`docs/README.md`) that is there already is kept. Returns the card.
 
-    checkpoints: of one run, or of several as members of an ensemble: `best.pt`, or `last.pt`, of which the moving
-    average is taken where the recipe keeps one. half: keep the weights in half precision.
+    checkpoints: of one run, or of several as members of an ensemble. half: keep the weights in half precision.
     """
     card = recipe.to_card(version)
     networks = [build(card.network, card.network_arguments) for _ in checkpoints]
     for network, checkpoint in zip(networks, checkpoints, strict=True):
-        network.load_state_dict(_weights(torch.load(checkpoint, map_location="cpu", weights_only=True)))
+        network.load_state_dict(read_weights(checkpoint))
     text = folder / MODEL_CARD
     model_card = text.read_text(encoding="utf-8") if text.exists() else f"# {card.name}\n"
     return write_bundle(folder, card, networks, model_card, half=half)
-
-
-def _weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
-    if "average" in state:
-        prefix = "module."  # of AveragedModel, beside its own counter
-        return {name.removeprefix(prefix): of for name, of in state["average"].items() if name.startswith(prefix)}
-    weights: dict[str, torch.Tensor] = state.get("network", state)
-    return weights
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from torch import nn
 from models.lite_unet import inflate
 from models.networks import build
 from training.batches import Draws, Part, Source, loader
+from training.checkpoints import read_weights
 from training.journal import Journal
 from training.losses import make_loss, target_against_rest
 from training.pace import Pace, average_of, make_optimizer
@@ -82,7 +83,7 @@ class Trainer:
         if run.last.exists():
             self._resume()
         elif run.weights:
-            inflate(self.network, torch.load(run.weights, map_location=ranks.device, weights_only=True))
+            inflate(self.network, read_weights(run.weights, ranks.device))
 
     def train(self) -> float:
         """Train to the end of the recipe, of the time or of progress; returns the best validation figure."""
