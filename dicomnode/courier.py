@@ -117,23 +117,24 @@ class Courier:
 
     def _settle(self, delivery: Delivery, outcome: Outcome, chance: float) -> None:
         now, patience = self._clock(), self._route.patience
-        values: dict[str, Any] = {"report_until": None if patience.report_s is None else now}
-        if outcome.event is DeliveryEvent.POSTPONE:
+        values: dict[str, Any] = {}
+        if outcome.event is DeliveryEvent.ACCEPT:
+            values = {"report_until": None if patience.report_s is None else now}  # due to be asked for at once
+        elif outcome.event is DeliveryEvent.POSTPONE:
             values = {"not_before": now + timedelta(seconds=patience.backoff.wait_s(delivery.attempts, chance))}
         with self._database.begin() as connection:
             self._move(connection, delivery, patience.bound(delivery, outcome, now), values)
 
-    def _move(self, connection: Connection, delivery: Delivery, outcome: Outcome, values: dict[str, Any]) -> bool:
-        """Settle a delivery; whether it was still where this courier left it."""
+    def _move(self, connection: Connection, delivery: Delivery, outcome: Outcome, values: dict[str, Any]) -> None:
+        """Settle a delivery, unless it is no longer where this courier left it."""
         try:
             outbox.settle(connection, delivery.id, outcome, self._clock(), values)
         except IllegalMove as error:
             log.info("%s", error)  # a report was faster, its lease ran out, or an operator moved it
-            return False
+            return
         fine = outcome.event in (DeliveryEvent.ACCEPT, DeliveryEvent.CONFIRM)
         level = logging.INFO if fine else logging.WARNING
         log.log(level, "job %d to %s: %s: %s", delivery.job_id, self._route.name, outcome.event, outcome.reason)
-        return True
 
     def _ask(self) -> None:
         """Ask for the commitment to what was sent and, where no report came in time, ask again."""

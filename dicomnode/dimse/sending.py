@@ -85,8 +85,8 @@ def _send_one(association: Association, file: Path) -> Outcome:
         status = association.send_c_store(dcmread(file))
     except (RuntimeError, OSError) as error:
         return Outcome(DeliveryEvent.POSTPONE, f"the association broke: {type(error).__name__}")
-    except ValueError as error:
-        return Outcome(DeliveryEvent.REJECT, f"cannot be encoded: {error}")
+    except ValueError:  # whose text may quote a patient's data
+        return Outcome(DeliveryEvent.REJECT, f"cannot be encoded for {association.acceptor.ae_title}")
     if "Status" not in status:
         return Outcome(DeliveryEvent.POSTPONE, "no answer: timed out, aborted or invalid")
     return judge(int(status.Status))
