@@ -12,6 +12,7 @@ from dicomnode.dimse.security import expires_at
 from dicomnode.doctor.finding import Finding, Stores, Visit, failure, ok, warning
 from dicomnode.errors import Misconfigured
 from dicomnode.node import load_model
+from dicomnode.sections import DestinationSettings, QuerySourceSettings
 from dicomnode.store import inventory
 
 _SKEW = timedelta(minutes=1)
@@ -71,7 +72,8 @@ def _is_synchronised() -> bool | None:
 def check_certificates(visit: Visit) -> Iterator[Finding]:
     """Whether what TLS needs is there, fits together and is valid, for the listener and each destination."""
     settings = visit.settings
-    speakers = [peer for peer in (*settings.destinations, settings.query_source) if peer.tls]
+    peers: list[DestinationSettings | QuerySourceSettings] = [*settings.destinations, settings.query_source]
+    speakers = [peer for peer in peers if peer.tls]
     if not settings.listener.tls and not speakers:
         yield ok("certificates", "TLS is off")
         return

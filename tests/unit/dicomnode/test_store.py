@@ -9,9 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine, select, text
 from sqlalchemy.exc import IntegrityError
 
-from dicomnode import history
+from dicomnode import history, migrations
 from dicomnode.arrivals import Patient, StoredInstance
 from dicomnode.database import Connection, Database, open_database
 from dicomnode.deliveries import DeliveryEvent, Outcome
@@ -301,6 +304,28 @@ def test_case_08_a_revision_that_is_not_analysed_leaves_the_earlier_standing(dat
             queue.requeue(connection, first, NOW)
         queue.requeue(connection, second, NOW)  # an operator wants it all the same
         assert queue.job(connection, first).state is JobState.SUPERSEDED
+
+
+def test_case_08_of_what_the_first_release_left_the_newest_revision_counts(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/node.db"
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(text("INSERT INTO series VALUES ('1.1', '1', 'P', '', '', 3, 0)"))
+        for revision, state in ((1, "done"), (2, "done"), (3, "skipped")):
+            values = f"'1.1', {revision}, '{state}', '', 1, {revision}, 1, '2026-01-02', '2026-01-02', '2026-01-02'"
+            names = "series_instance_uid, revision, state, reason, attempts, last_instance_id, instance_count"
+            times = "created_at, updated_at, not_before"
+            connection.execute(text(f"INSERT INTO jobs ({names}, {times}) VALUES ({values})"))
+    engine.dispose()
+    opened = open_database(url)
+    with opened.read() as connection:
+        states = list(connection.scalars(select(jobs.c.state).order_by(jobs.c.id)))
+    opened.close()
+    assert states == [JobState.SUPERSEDED, JobState.DONE, JobState.SKIPPED]
 
 
 def test_case_08_the_database_itself_holds_one_job_of_a_series_that_counts(database: Database) -> None:
