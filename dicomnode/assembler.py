@@ -25,8 +25,8 @@ _MOST_ASKED = 50
 class CountSource:
     """Who knows how many instances series have. name: as reasons call it, such as "the archive PACS".
 
-    ask: takes Study and Series Instance UID of each series; returns counts by Series Instance UID, None for one that the
-    source does not know; raises Unavailable or Refused.
+    ask: takes Study and Series Instance UID of each series; returns counts by Series Instance UID, None for one that
+    the source does not know; raises Unavailable or Refused.
     """
 
     name: str

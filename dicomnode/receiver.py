@@ -37,9 +37,7 @@ CANNOT_UNDERSTAND = 0xC000
 
 _GRACE_S = 5.0  # for associations in progress when the node stops
 _RECORD_S = 1.0  # between two looks at what peers were denied
-_ABANDONED = timedelta(
-    days=1
-)  # a result without a row for that long; no worker holds a job between file and row so long
+_ABANDONED = timedelta(days=1)  # for results without a row: no worker takes so long from the file to the row
 
 _TAGS = [
     "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyDate", "SeriesDate", "AcquisitionDate",
