@@ -1,6 +1,6 @@
 """Hostile bytes, to the listener's socket and to the series reader; `make fuzz` tries more of them.
 
-A failure prints its example: it becomes a line of REGRESSIONS.
+A failure prints its example: it becomes a test of what was at fault.
 """
 
 from __future__ import annotations
@@ -31,9 +31,6 @@ from tests.served import wait_for
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 _ROOM_BYTES = 1 << 30
 _PATIENCE_S, _ANSWER_S = 30.0, 0.5
-
-# Files that once brought the reader down: the syntax, and what was changed.
-REGRESSIONS: list[tuple[str, list[Mutation]]] = []
 
 
 def fuzzed(examples: int) -> settings:
@@ -102,13 +99,6 @@ def test_a_damaged_multiframe_file_is_read_or_refused(tmp_path: Path) -> None:
     check()
 
 
-@pytest.mark.parametrize(("syntax", "changes"), REGRESSIONS)
-@pytest.mark.usefixtures("little_memory")
-def test_what_once_brought_the_reader_down(tmp_path: Path, syntax: str, changes: list[Mutation]) -> None:
-    first, *others = series(syntax)
-    read(tmp_path, [mutate(first, changes), *others])
-
-
 @pytest.fixture(scope="module")
 def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench, Peer]]:
     bench = Bench(tmp_path_factory.mktemp("node"), 1)
@@ -129,7 +119,8 @@ def talk(peer: Peer, parts: Iterable[bytes], chunk: int = 4096) -> bytes:
             connection.settimeout(_ANSWER_S)
             with suppress(TimeoutError):
                 received += connection.recv(65536)
-        connection.shutdown(socket.SHUT_WR)
+        with suppress(OSError):  # it may have hung up
+            connection.shutdown(socket.SHUT_WR)
         connection.settimeout(_PATIENCE_S)  # TimeoutError goes through: the listener hangs
         while answer := connection.recv(65536):
             received += answer

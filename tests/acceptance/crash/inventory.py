@@ -20,8 +20,9 @@ from dicomnode.tables import deliveries, instances, job_events, jobs, results, s
 from tests.acceptance.crash.peers import Collector, Modality
 from tests.served import ServedNode, wait_for
 
-_ENDED = ("done", "skipped")
+_ENDED = ("done", "skipped", "superseded")
 _DELIVERED = ("sent", "confirmed")
+_SETTLED = (*_DELIVERED, "cancelled")  # of a revision that a later one superseded before its results went out
 _OLD_S = 30 * 86400
 
 
@@ -72,7 +73,7 @@ def is_over(node: ServedNode) -> bool:
     with _open(node) as connection:
         waits = connection.scalar(select(exists().where(series.c.waiting)))
         runs = connection.scalar(select(exists().where(jobs.c.state.not_in(_ENDED))))
-        sends = connection.scalar(select(exists().where(deliveries.c.state.not_in(_DELIVERED))))
+        sends = connection.scalar(select(exists().where(deliveries.c.state.not_in(_SETTLED))))
     return not (waits or runs or sends)
 
 
@@ -148,7 +149,7 @@ def _count_jobs(tally: Tally, faults: Faults, connection: Connection, sent: Sequ
     latest = {row.series_instance_uid: row for row in rows}
     whole = sum(row.state == "done" and row.instance_count == len(sent[0]) for row in latest.values())
     faults.series_not_measured = len(sent) - whole
-    tally.jobs, tally.jobs_measured = len(rows), sum(row.state == "done" for row in rows)
+    tally.jobs, tally.jobs_measured = len(rows), sum(events[row.id, "finish"] > 0 for row in rows)
     tally.jobs_interrupted = sum(events[row.id, "expire"] for row in rows)
 
 
@@ -156,17 +157,20 @@ def _count_results(tally: Tally, faults: Faults, connection: Connection, sides: 
     archive, collector = sides
     rows: dict[str, Any] = {row.sop_instance_uid: row for row in connection.execute(select(results))}
     states = list(connection.scalars(select(deliveries.c.state)))
-    faults.stuck_deliveries = sum(state not in _DELIVERED for state in states)
+    went_out = select(results.c.sop_instance_uid).join(deliveries).where(deliveries.c.state.in_(_DELIVERED))
+    delivered = set(connection.scalars(went_out))
+    faults.stuck_deliveries = sum(state not in _SETTLED for state in states)
     done = connection.scalars(select(jobs.c.id).where(jobs.c.state == "done")).all()
     per_job = Counter(row.job_id for row in rows.values())
     for uid, row in rows.items():
         kept = data_set((archive / row.path).read_bytes()) if (archive / row.path).is_file() else b""
         copies = collector.received.get(uid, [])
-        faults.results_lost += hashlib.sha256(kept).hexdigest() not in copies
+        faults.results_lost += uid in delivered and hashlib.sha256(kept).hexdigest() not in copies
         # A kill between the archive's answer and its note sends an instance again, but then the very same one.
         faults.results_duplicated += len(set(copies)) > 1
         tally.results_sent_again += max(0, len(copies) - 1)
     faults.results_lost += sum(per_job[job_id] < 2 for job_id in done)
+    faults.results_lost += sum(row.job_id in done and uid not in delivered for uid, row in rows.items())
     faults.results_duplicated += sum(per_job[job_id] > 2 for job_id in done)
     faults.results_duplicated += len(collector.received.keys() - rows.keys())
     tally.results_delivered = len(collector.received)
