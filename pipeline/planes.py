@@ -70,6 +70,7 @@ READING_ERRORS = (
     BytesLengthException,
     EOFError,
     LookupError,
+    OSError,  # pydicom's, of sequences in memory too
     RuntimeError,
     TypeError,
     ValueError,

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dicomnode import dimse
@@ -93,6 +93,7 @@ def test_a_damaged_series_is_read_or_refused(tmp_path: Path, syntax: str) -> Non
 def test_a_damaged_multiframe_file_is_read_or_refused(tmp_path: Path) -> None:
     @fuzzed(60)
     @given(mutations())
+    @example([("cut", 0.69921875, 0, 0), ("cut", 0.701171875, 0, 0)])  # in the middle of a sequence: pydicom's OSError
     def check(changes: list[Mutation]) -> None:
         read(tmp_path, [mutate(multiframe(), changes)])
 
