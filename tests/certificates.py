@@ -34,7 +34,7 @@ def make_identity(folder: Path, ca: Identity | None = None) -> Identity:
             (folder / source.name).write_bytes(source.read_bytes())
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8").split("## Security and limits")[1]
     for command in re.findall(r"^openssl (?:.*\\\n)*.*$", text, re.MULTILINE)[1 if ca else 0 :]:
-        local = command.replace("node.example.org", "localhost")
+        local = command.replace("node.example.org", "localhost").replace("rsa:3072", "rsa:2048")
         done = subprocess.run(local, shell=True, cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     return Identity(folder / "node.crt", folder / "node.key", folder / "ca.crt")

@@ -1,7 +1,7 @@
 """What an association may take: time, the length of a PDU, memory.
 
 pynetdicom reads a PDU of any announced length without a time-out, and keeps whatever a peer sends before an answer. It
-has no hook for that, so its socket and its DIMSE provider are subclassed here for this alone.
+has no hook for that, so its socket, its DIMSE provider and its state machine are subclassed here for this alone.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty
 
+from pydicom.errors import BytesLengthException
 from pynetdicom import Association
 from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.fsm import StateMachine
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 
@@ -26,11 +29,12 @@ LONGEST_PDU = 1 << 18
 
 # What pynetdicom and pydicom raise for bytes that are no legal PDU or command set.
 UNDECODABLE = (
-    ValueError, TypeError, LookupError, AttributeError, NotImplementedError, AssertionError, EOFError, RecursionError,
-    OSError, struct.error,
+    BytesLengthException, ValueError, TypeError, LookupError, AttributeError, NotImplementedError, AssertionError,
+    EOFError, RecursionError, OSError, struct.error,
 )  # fmt: skip
 _MOST_UNANSWERED = 8  # requests; without negotiation of asynchronous operations 1 is allowed (PS3.7 D.3.3.3)
 _PIECE = 1 << 16
+_OF_THE_USER = frozenset(("Evt7", "Evt8", "Evt9", "Evt11", "Evt14", "Evt15"))  # answers, data, release, abort
 
 
 @dataclass(frozen=True)
@@ -138,3 +142,15 @@ class CarefulProvider(DIMSEServiceProvider):
             super().receive_primitive(primitive)
         except UNDECODABLE:
             self.dul.event_queue.put("Evt19")  # invalid PDU, PS3.8 9.2.2; as pynetdicom does for an invalid message
+
+
+class CalmMachine(StateMachine):
+    """pynetdicom's, but that an answer to what was aborted meanwhile is dropped instead of ending its thread."""
+
+    def do_action(self, event: str) -> None:
+        """Take a step (PS3.8 9.2.3); where the end of the connection is awaited there is none for our own answers."""
+        if self.current_state == "Sta13" and event in _OF_THE_USER:
+            with suppress(Empty):  # pynetdicom may ask for the same step twice
+                self.dul.to_provider_queue.get_nowait()
+        else:
+            super().do_action(event)

@@ -6,6 +6,7 @@ two threads that poll for whoever connects. It has no hook for that: its server 
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import ssl
@@ -14,10 +15,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from socketserver import TCPServer
-from threading import Lock
+from threading import Lock, Semaphore
+from threading import enumerate as running_threads
 from typing import Any
 
 from pynetdicom import Association, evt
+from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
@@ -31,13 +34,22 @@ from dicomnode.dimse.admission import (
     Request,
     abort,
 )
-from dicomnode.dimse.bounds import LONGEST_PDU, UNDECODABLE, BoundedSocket, Bounds, CarefulProvider, receive
+from dicomnode.dimse.bounds import (
+    LONGEST_PDU,
+    UNDECODABLE,
+    BoundedSocket,
+    Bounds,
+    CalmMachine,
+    CarefulProvider,
+    receive,
+)
 from dicomnode.dimse.security import explain
 from dicomnode.sections import ListenerSettings
 
 log = logging.getLogger(__name__)
 
 _MOST_WAITING = 100  # connections without an association; the oldest makes room for one more
+_SWEEP_S = 5.0
 _HEADER = struct.Struct(">BxI")  # type and length of a PDU, PS3.8 9.3.1
 
 
@@ -57,34 +69,26 @@ class Doorkeeper(RequestHandler):
     server: Listener
     request: socket.socket
 
-    def setup(self) -> None:
-        """Wait with the others."""
-        self.server.enter(self)
-
     def handle(self) -> None:
         """Let an association begin, or turn the peer away."""
         until_s = time.monotonic() + self.server.settings.connect_seconds
+        waiting = self.request
         try:
             self._shake_hands(until_s)
             pdu = self._read_request(until_s)
+            self.server.leave(waiting)
             self._admit(pdu)
         except Unwelcome as error:
             self._turn_away(error)
-        finally:
-            self.server.leave(self)
-
-    def shut(self) -> None:
-        """Wake the thread that waits for this peer; from another thread."""
-        with suppress(OSError):
-            socket.socket.shutdown(self.request, socket.SHUT_RDWR)
 
     def _shake_hands(self, until_s: float) -> None:
         if self.server.ssl_context is None:
             return
         try:
             self.request.settimeout(max(until_s - time.monotonic(), 1e-3))
-            context = self.server.ssl_context
+            context, waiting = self.server.ssl_context, self.request
             self.request = encrypted = context.wrap_socket(self.request, True, do_handshake_on_connect=False)
+            self.server.waits_as(waiting, encrypted)
             encrypted.do_handshake()
         except TimeoutError:
             raise Unwelcome(DenialKind.SILENCE, "no TLS handshake in time") from None
@@ -132,7 +136,9 @@ class Doorkeeper(RequestHandler):
         decoded = A_ASSOCIATE_RQ()
         try:
             decoded.decode(pdu)
-            decoded.to_primitive()
+            contexts = decoded.to_primitive().presentation_context_definition_list
+            if not all(context.abstract_syntax for context in contexts):
+                raise ValueError("a presentation context without abstract syntax")
             titles = (decoded.called_ae_title.strip(), decoded.calling_ae_title.strip())
         except UNDECODABLE:
             reason = "an association request cannot be decoded"
@@ -143,6 +149,7 @@ class Doorkeeper(RequestHandler):
         association = self._create_association()
         association.dul.event_queue.get_nowait()  # "connection open", of the socket that is replaced here
         association.dul.socket = BoundedSocket(association, self.request, pdu, self.server.bounds)
+        association.dul.state_machine = CalmMachine(association.dul)
         association.dimse = CarefulProvider(association)
         evt.trigger(association, evt.EVT_CONN_OPEN, {"address": self.client_address})
         association.start()
@@ -159,7 +166,7 @@ class Doorkeeper(RequestHandler):
 class Listener(ThreadedAssociationServer):
     """The server: it accepts connections, and knows who waits and who is in."""
 
-    request_queue_size = 128
+    request_queue_size = 1024
     daemon_threads = True
 
     def __init__(self, *args: Any, settings: ListenerSettings, deny: Callable[[Denial], None], **kwargs: Any) -> None:
@@ -171,8 +178,10 @@ class Listener(ThreadedAssociationServer):
         megabytes = (settings.max_dataset_mb * 1e6, settings.max_receiving_mb * 1e6)
         self.bounds = Bounds(settings.idle_seconds, *megabytes, self._held, self._deny_association)
         self.gate = Lock()
-        self._waiting: dict[Doorkeeper, None] = {}  # in the order they came
+        self._waiting: dict[socket.socket, socket.socket] = {}  # in the order they came; what each is spoken with by
         self._waiting_lock = Lock()
+        self._places = Semaphore(2 * _MOST_WAITING)
+        self._sweep_at_s = 0.0
         self.bind(evt.EVT_DIMSE_RECV, lambda event: event.assoc.dul.socket.message_came())
         self.bind(evt.EVT_DIMSE_SENT, lambda event: event.assoc.dul.socket.message_answered())
         self.bind(evt.EVT_FSM_TRANSITION, self._watch)
@@ -186,29 +195,63 @@ class Listener(ThreadedAssociationServer):
         """Stop accepting, and turn away who waits."""
         TCPServer.shutdown(self)  # pynetdicom's wants the server to be in a list that start_server keeps
         self.server_close()
-        with self._waiting_lock:
-            waiting = list(self._waiting)
-        for keeper in waiting:
-            keeper.shut()
+        for request in list(self._waiting):
+            self._turn_away(request)
+
+    def service_actions(self) -> None:
+        """Sweep, seldom: to collect garbage at each 60th connection, as pynetdicom does, makes a flood worse."""
+        if time.monotonic() >= self._sweep_at_s:
+            self._end_orphans()
+            gc.collect()  # ended associations are cycles, and Python alone would let many of them pile up
+            self._sweep_at_s = time.monotonic() + _SWEEP_S
+
+    def _end_orphans(self) -> None:
+        """End the connection of an association whose thread has failed: nobody else looks after it."""
+        for thread in running_threads():
+            if isinstance(thread, DULServiceProvider) and not thread.assoc.is_alive() and thread.assoc._server is self:
+                thread.socket.close()
+                thread.kill_dul()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the signature is socketserver's
         """Log what no connection should be able to cause."""
         log.exception("a connection failed")
 
-    def enter(self, keeper: Doorkeeper) -> None:
-        """Count a connection that waits; where there are too many, the oldest is turned away."""
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a connection its thread; where too many wait already, the oldest is turned away."""
+        self._places.acquire()  # who was turned away needs a moment to go
         with self._waiting_lock:
-            self._waiting[keeper] = None
+            self._waiting[request] = request
             oldest = next(iter(self._waiting)) if len(self._waiting) > _MOST_WAITING else None
         if oldest:
-            self.leave(oldest)
-            oldest.shut()
-            self.deny(Denial(DenialKind.SILENCE, "", str(oldest.client_address[0]), "made room for another connection"))
+            self._turn_away(oldest)
+        super().process_request(request, client_address)
 
-    def leave(self, keeper: Doorkeeper) -> None:
-        """A connection waits no more."""
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Deal with a connection, on its thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.leave(request)
+            self._places.release()
+
+    def waits_as(self, request: socket.socket, encrypted: ssl.SSLSocket) -> None:
+        """A connection that waits is spoken with in TLS from now on."""
         with self._waiting_lock:
-            self._waiting.pop(keeper, None)
+            if request in self._waiting:
+                self._waiting[request] = encrypted
+
+    def leave(self, request: socket.socket) -> socket.socket | None:
+        """A connection waits no more; returns it where it did."""
+        with self._waiting_lock:
+            return self._waiting.pop(request, None)
+
+    def _turn_away(self, request: socket.socket) -> None:
+        """Wake the thread of a connection that waits, which then finds its end."""
+        if connection := self.leave(request):
+            with suppress(OSError):
+                address = str(connection.getpeername()[0])
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+                self.deny(Denial(DenialKind.SILENCE, "", address, "made room for another connection"))
 
     def open_associations(self) -> list[Association]:
         """Those that have not ended; a thread may outlive its association by some milliseconds."""
