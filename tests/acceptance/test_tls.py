@@ -99,6 +99,11 @@ def test_an_authority_that_is_not_trusted_is_refused_in_both_directions(site: Si
         dimse.echo(dimse.Peer("PANCREAS", "localhost", site.strangers_port, friend), "FRIEND", 10)
     dimse.close(listener, 5)
 
+    orthanc = f"ORTHANC@localhost:{site.orthanc.dicom_port}"
+    for options, status in ((["--tls"], 0), ([], 1)):
+        command = site.node._command("echo", orthanc, *options)
+        assert subprocess.run(command, env=site.node._environment(), timeout=60).returncode == status
+
     wait_for("the refusal is recorded", site.refusals)
     (refusal,) = site.refusals()
     assert (refusal["kind"], refusal["address"]) == ("tls", "127.0.0.1")
