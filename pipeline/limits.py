@@ -52,7 +52,7 @@ def check_file(blob: bytes) -> None:
     inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
     for begin in range(start, len(blob), _STEP_BYTES):
         rest = blob[begin : begin + _STEP_BYTES]
-        while rest:
+        while rest and not inflater.eof:  # beyond the end may be padding, which would stay unconsumed for ever
             size += len(inflater.decompress(rest, _MOST_EXPANSION * _STEP_BYTES))
             rest = inflater.unconsumed_tail
         if size > MOST_INFLATED_BYTES:
