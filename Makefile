@@ -50,7 +50,8 @@ system:
 demo: .venv/.installed
 	@$(BIN)/python deploy/demo.py
 
-# Two processes, as the machine that CI has knows two cores; what the second one says is shown when the first is over.
+# Two processes of one thread each, for CI has two cores; what the second one says is shown when the first is over.
+test: export OMP_NUM_THREADS = 1
 test: setup
 	$(BIN)/python -m pytest tests/unit > .unit-tests.log 2>&1 & unit=$$!; rest=0; \
 	$(BIN)/python -m pytest --ignore=tests/unit || rest=$$?; \

@@ -11,6 +11,7 @@ from tests.acceptance.crash.campaign import run_campaign
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_case_01_and_28_nothing_acknowledged_is_lost_and_every_result_arrives_once(tmp_path: Path) -> None:
     (tmp_path / "campaign").mkdir()
     report = run_campaign(tmp_path / "campaign", kills=12, seed=5)
