@@ -53,8 +53,8 @@ demo: .venv/.installed
 # Two processes of one thread each, for CI has two cores; what the second one says is shown when the first is over.
 test: export OMP_NUM_THREADS = 1
 test: setup
-	$(BIN)/python -m pytest tests/unit > .unit-tests.log 2>&1 & unit=$$!; rest=0; \
-	$(BIN)/python -m pytest --ignore=tests/unit || rest=$$?; \
+	$(BIN)/python -m pytest tests/unit tests/integration > .unit-tests.log 2>&1 & unit=$$!; rest=0; \
+	$(BIN)/python -m pytest --ignore=tests/unit --ignore=tests/integration || rest=$$?; \
 	wait $$unit || rest=$$?; cat .unit-tests.log; exit $$rest
 
 crash-test: .venv/.installed
