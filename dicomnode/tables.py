@@ -70,6 +70,12 @@ series = Table(
     # Up to which instance the archive was asked, and when an instance last came that was here already.
     Column("asked_until", Integer, nullable=False, default=0, server_default="0"),
     Column("repeated_at", UTCTime),
+    # Of the first instance, for people to look at; as it was received, in Unicode.
+    Column("patient_name", Text, nullable=False, default="", server_default=""),
+    Column("patient_sex", String(16), nullable=False, default="", server_default=""),
+    Column("patient_birth_date", String(16), nullable=False, default="", server_default=""),
+    Column("study_description", Text, nullable=False, default="", server_default=""),
+    Column("series_description", Text, nullable=False, default="", server_default=""),
     Index("ix_series_patient", "patient_id", "issuer_of_patient_id"),
 )
 
@@ -116,6 +122,7 @@ jobs = Table(
     Column("not_before", UTCTime, nullable=False),
     Column("lease_until", UTCTime),
     Column("lease_holder", String(64)),
+    Column("progress", Float),  # of the running attempt, 0 to 1
     UniqueConstraint("series_instance_uid", "revision"),
     Index("ix_jobs_due", "state", "not_before"),
     # The database itself holds that a series never has two results that count.
@@ -159,6 +166,74 @@ measurements = Table(
     Column("model_version", Text, nullable=False),
     Column("model_sha256", String(64), nullable=False),
     Column("measured_at", UTCTime, nullable=False),
+    # The model's repeatability coefficient, and how the series was acquired, as its headers say.
+    Column("repeatability_percent", Float),
+    Column("manufacturer", Text, nullable=False, default="", server_default=""),
+    Column("scanner", Text, nullable=False, default="", server_default=""),
+    Column("kernel", Text, nullable=False, default="", server_default=""),
+    Column("phase", String(32), nullable=False, default="", server_default=""),
+    Column("thickness_mm", Float),
+)
+
+# Results that a person called wrong, with the reason. Nothing is deleted; one is lifted where lifted_at is set.
+invalidations = Table(
+    "invalidations",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False, index=True),
+    Column("reason", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("at", UTCTime, nullable=False),
+    Column("lifted_reason", Text, nullable=False, default="", server_default=""),
+    Column("lifted_by", Text, nullable=False, default="", server_default=""),
+    Column("lifted_at", UTCTime),
+    Index(
+        "ix_invalidations_in_force", "job_id", unique=True,
+        sqlite_where=text("lifted_at IS NULL"), postgresql_where=text("lifted_at IS NULL"),
+    ),
+)  # fmt: skip
+
+# Patients that a person said are one: those of `patient_id` count under `into_patient_id`, until it is undone.
+merges = Table(
+    "merges",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("patient_id", Text, nullable=False),
+    Column("issuer_of_patient_id", Text, nullable=False),
+    Column("into_patient_id", Text, nullable=False),
+    Column("into_issuer_of_patient_id", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("at", UTCTime, nullable=False),
+    Column("undone_reason", Text, nullable=False, default="", server_default=""),
+    Column("undone_by", Text, nullable=False, default="", server_default=""),
+    Column("undone_at", UTCTime),
+    Index(
+        "ix_merges_in_force", "patient_id", "issuer_of_patient_id", unique=True,
+        sqlite_where=text("undone_at IS NULL"), postgresql_where=text("undone_at IS NULL"),
+    ),
+)  # fmt: skip
+
+# Volumes that earlier reports of this product say, found in an archive: their jobs are not in this database.
+prior_reports = Table(
+    "prior_reports",
+    metadata,
+    Column("sop_instance_uid", UID, primary_key=True),
+    Column("series_instance_uid", UID, nullable=False, index=True),  # of the images
+    Column("study_instance_uid", UID, nullable=False),
+    Column("patient_id", Text, nullable=False),
+    Column("issuer_of_patient_id", Text, nullable=False),
+    Column("acquired_at", String(32), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("volume_ml", Float, nullable=False),
+    Column("flags", JSON, nullable=False),
+    Column("model_name", Text, nullable=False),
+    Column("model_version", Text, nullable=False),
+    Column("model_sha256", String(64), nullable=False),
+    Column("measured_at", UTCTime, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("found_at", UTCTime, nullable=False),
+    Index("ix_prior_reports_patient", "patient_id", "issuer_of_patient_id"),
 )
 
 deliveries = Table(
