@@ -22,6 +22,20 @@ class Patient:
 
 
 @dataclass(frozen=True)
+class Labels:
+    """What people recognise a series by; in Unicode, missing is empty. It never decides anything, and is not logged.
+
+    patient_name: its component groups parted by `=`, as in VR PN. patient_birth_date: as VR DA.
+    """
+
+    patient_name: str = ""
+    patient_sex: str = ""
+    patient_birth_date: str = ""
+    study_description: str = ""
+    series_description: str = ""
+
+
+@dataclass(frozen=True)
 class StoredInstance:
     """A received instance whose bytes are on disk. All text as received, without padding; missing is empty.
 
@@ -46,6 +60,7 @@ class StoredInstance:
     calling_ae: str
     received_at: datetime
     expected_instances: int | None = None
+    labels: Labels = Labels()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 
-from dicomnode.arrivals import credible_count
+from dicomnode.arrivals import Labels, credible_count
 from dicomnode.routing import MULTI_FRAME_STORAGES, ImageFacts, SeriesFacts, image_type_values, is_axial, is_slice
 
 # What pydicom raises for bytes that are no legal DICOM, or no legal value of their VR.
@@ -21,7 +21,7 @@ UNREADABLE = (
     ArithmeticError, NotImplementedError, RecursionError, AssertionError, struct.error, zlib.error,
 )  # fmt: skip
 _TRIES = 3
-_LONGEST = 128  # characters; VR LO has 64 for each value
+_LONGEST = 200  # characters; VR PN has 64 for each of its three groups
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _TAGS = [
     "SpecificCharacterSet", "Modality", "SeriesDescription", "ProtocolName", "BodyPartExamined", "ConvolutionKernel",
@@ -29,6 +29,8 @@ _TAGS = [
 ]  # fmt: skip
 COUNT_TAGS = ("NumberOfSeriesRelatedInstances", "InConcatenationTotalNumber", "ImagesInAcquisition")
 """Where a header may say of how many instances its own is one."""
+LABEL_TAGS = ("PatientName", "PatientSex", "PatientBirthDate", "StudyDescription", "SeriesDescription")
+"""What people recognise a series by."""
 _NO_AGENT = frozenset(
     ("NO", "NON", "NONE", "NOT", "NIL", "N", "W/O", "WITHOUT", "OHNE", "KEIN", "KEINE", "NEIN", "SANS", "AUCUN", "0")
 )
@@ -48,6 +50,11 @@ def missing_identifier(header: Dataset) -> str:
         if not uid or len(uid) > 64:
             return f"{keyword} is missing or longer than 64 characters"
     return ""
+
+
+def labels(header: Dataset) -> Labels:
+    """What people recognise a series by, of one instance; what cannot be read is empty."""
+    return Labels(*(_plain(header, keyword) for keyword in LABEL_TAGS))
 
 
 def image_facts(header: Dataset) -> ImageFacts:

@@ -19,7 +19,16 @@ from dicomnode.database import Database
 from dicomnode.discretion import scrub
 from dicomnode.duplicates import PLAIN, is_same_data_set
 from dicomnode.errors import Unavailable
-from dicomnode.headers import COUNT_TAGS, UNREADABLE, announced_count, image_facts, missing_identifier, text
+from dicomnode.headers import (
+    COUNT_TAGS,
+    LABEL_TAGS,
+    UNREADABLE,
+    announced_count,
+    image_facts,
+    labels,
+    missing_identifier,
+    text,
+)
 from dicomnode.refusals import MOST_ROWS, Refusals
 from dicomnode.sections import ListenerSettings
 from dicomnode.store import receiving, watch
@@ -42,7 +51,7 @@ _ABANDONED = timedelta(days=1)  # for results without a row: no worker takes so 
 _TAGS = [
     "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyDate", "SeriesDate", "AcquisitionDate",
     "AcquisitionDateTime", "StudyTime", "SeriesTime", "AcquisitionTime", "Modality", "PatientID", "IssuerOfPatientID",
-    "StudyInstanceUID", "SeriesInstanceUID", "ImageOrientationPatient", *COUNT_TAGS,
+    "StudyInstanceUID", "SeriesInstanceUID", "ImageOrientationPatient", *COUNT_TAGS, *LABEL_TAGS,
 ]  # fmt: skip
 
 
@@ -247,6 +256,7 @@ def _describe(blob: bytes, calling_ae: str, now: datetime) -> StoredInstance:
         calling_ae=calling_ae,
         received_at=now,
         expected_instances=announced_count(header),
+        labels=labels(header),
     )
 
 

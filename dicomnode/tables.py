@@ -72,8 +72,8 @@ series = Table(
     Column("repeated_at", UTCTime),
     # Of the first instance, for people to look at; as it was received, in Unicode.
     Column("patient_name", Text, nullable=False, default="", server_default=""),
-    Column("patient_sex", String(16), nullable=False, default="", server_default=""),
-    Column("patient_birth_date", String(16), nullable=False, default="", server_default=""),
+    Column("patient_sex", Text, nullable=False, default="", server_default=""),
+    Column("patient_birth_date", Text, nullable=False, default="", server_default=""),
     Column("study_description", Text, nullable=False, default="", server_default=""),
     Column("series_description", Text, nullable=False, default="", server_default=""),
     Index("ix_series_patient", "patient_id", "issuer_of_patient_id"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select, update
@@ -56,6 +56,7 @@ def remember(connection: Connection, instance: StoredInstance) -> bool:
             "acquired_at": instance.acquired_at,
             "expected_instances": instance.expected_instances,
             "expected_by": expected_by,
+            **asdict(instance.labels),
         },
     )
     columns = {c.name for c in instances.columns} - {"id", "removed_at"}

@@ -12,8 +12,8 @@ down_revision = '0002'
 def upgrade() -> None:
     with op.batch_alter_table('series', schema=None) as batch_op:
         batch_op.add_column(sa.Column('patient_name', sa.Text(), nullable=False, server_default=''))
-        batch_op.add_column(sa.Column('patient_sex', sa.String(length=16), nullable=False, server_default=''))
-        batch_op.add_column(sa.Column('patient_birth_date', sa.String(length=16), nullable=False, server_default=''))
+        batch_op.add_column(sa.Column('patient_sex', sa.Text(), nullable=False, server_default=''))
+        batch_op.add_column(sa.Column('patient_birth_date', sa.Text(), nullable=False, server_default=''))
         batch_op.add_column(sa.Column('study_description', sa.Text(), nullable=False, server_default=''))
         batch_op.add_column(sa.Column('series_description', sa.Text(), nullable=False, server_default=''))
     with op.batch_alter_table('jobs', schema=None) as batch_op:
