@@ -12,7 +12,7 @@ from functools import partial
 from threading import Event
 from typing import Any
 
-from dicomnode.arrivals import StoredInstance
+from dicomnode.arrivals import Patient, StoredInstance
 from dicomnode.audit import events
 from dicomnode.audit.alerts import Alerts
 from dicomnode.audit.events import Query, Result, Study, Transfer
@@ -24,7 +24,7 @@ from dicomnode.audit.transfers import Transfers
 from dicomnode.database import Database
 from dicomnode.deliveries import Delivery, DeliveryEvent
 from dicomnode.deliveries import Outcome as DeliveryOutcome
-from dicomnode.dimse import Denial, DenialKind, Peer, SentQuery, client_context
+from dicomnode.dimse import Denial, DenialKind, SentQuery, client_context
 from dicomnode.errors import Unavailable
 from dicomnode.jobs import Job
 from dicomnode.settings import Settings
@@ -116,8 +116,8 @@ class Auditor:
         study = Study(subject.study_instance_uid, subject.patient, {})
         self.trail.record(events.instances_accessed(self.node, study, Action.READ, self._clock()))
 
-    def sent(self, peer: Peer, attempts: Sequence[tuple[Delivery, DeliveryOutcome]]) -> None:
-        """What became of the deliveries that went over one association. Raises Unavailable."""
+    def sent(self, archive: Entity, attempts: Sequence[tuple[Delivery, DeliveryOutcome]]) -> None:
+        """What became of the deliveries that went to an archive together. Raises Unavailable."""
         with self._database.read() as connection:
             known = subjects.of_jobs(connection, {delivery.job_id for delivery, _ in attempts})
         counts: dict[tuple[subjects.Subject, Result], Counter[str]] = {}
@@ -125,15 +125,15 @@ class Auditor:
             reason = "" if outcome.event is DeliveryEvent.ACCEPT else outcome.reason
             result = Result(Action.READ, _OUTCOMES[outcome.event], reason)
             counts.setdefault((known[delivery.job_id], result), Counter())[delivery.sop_class_uid] += 1
-        archive, now = Entity.peer(peer.ae_title, peer.host), self._clock()
+        now = self._clock()
         for (subject, result), sop_classes in counts.items():
             study = Study(subject.study_instance_uid, subject.patient, sop_classes)
             self.trail.record(events.instances_transferred(Transfer(self.node, archive, study), result, now))
 
-    def asked(self, peer: Peer, sent: SentQuery) -> None:
+    def asked(self, archive: Entity, sent: SentQuery) -> None:
         """An archive is asked."""
         query = Query(sent.sop_class_uid, sent.transfer_syntax_uid, sent.identifier)
-        self.trail.record(events.query_sent(self.node, Entity.peer(peer.ae_title, peer.host), query, self._clock()))
+        self.trail.record(events.query_sent(self.node, archive, query, self._clock()))
 
     def removed(self, marked: retention.Marked) -> None:
         """Retention removes a part of a study, or all that is left of it."""
@@ -142,6 +142,36 @@ class Auditor:
             self.trail.record(events.study_deleted(self.node, study, self._clock()))
         else:
             self.trail.record(events.instances_accessed(self.node, study, Action.DELETE, self._clock()))
+
+    def viewed(self, user: str, address: str, subject: subjects.Subject) -> None:
+        """A person is shown data or images of a study. user: empty where the node knows no users."""
+        study, person = (
+            Study(subject.study_instance_uid, subject.patient, {}),
+            Entity(user or "unidentified", "", address),
+        )
+        self.trail.record(events.instances_viewed(self.node, person, study, self._clock()))
+
+    def signed_in(self, user: str, address: str, *, succeeded: bool) -> None:
+        """A person signed in, or tried to."""
+        self._authenticated(user, address, events.LOGIN, "" if succeeded else "the name, password or token is wrong")
+
+    def signed_out(self, user: str, address: str) -> None:
+        """A person signed out."""
+        self._authenticated(user, address, events.LOGOUT, "")
+
+    def _authenticated(self, user: str, address: str, kind: Code, reason: str) -> None:
+        person = Entity(user, "", address)
+        self.trail.record(events.user_authenticated(self.node, person, kind, self._clock(), reason=reason))
+
+    def corrected(self, user: str, address: str, subject: subjects.Subject) -> None:
+        """A person marked a result of a study as invalid, or lifted the mark."""
+        study, person = Study(subject.study_instance_uid, subject.patient, {}), Entity(user, "", address)
+        self.trail.record(events.instances_judged(self.node, person, study, self._clock()))
+
+    def merged(self, user: str, address: str, patients: Sequence[Patient]) -> None:
+        """A person said that patients are one, or took that back."""
+        person = Entity(user, "", address)
+        self.trail.record(events.patients_linked(self.node, person, patients, self._clock()))
 
     def _build_forwarder(self, settings: Settings) -> Forwarder | None:
         audit = settings.audit

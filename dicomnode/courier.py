@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 from dicomnode import dimse
 from dicomnode.archive import Archive
 from dicomnode.database import Connection, Database
 from dicomnode.deliveries import Delivery, DeliveryEvent, Outcome, Patience
-from dicomnode.dimse import Peer, commitment
+from dicomnode.dimse import commitment
 from dicomnode.errors import Refused, Unavailable
 from dicomnode.lifecycle import IllegalMove
 from dicomnode.notary import Notary
@@ -27,20 +27,34 @@ log = logging.getLogger(__name__)
 _LINGER_S = 1.0  # for archives that report on the association of the request
 
 
+class Sender(Protocol):
+    """How instances get to a destination."""
+
+    @property
+    def timeout_s(self) -> float:
+        """How long a connection, and an answer, may take."""
+
+    def send(self, files: Sequence[Path]) -> Iterator[tuple[Path, Outcome]]:
+        """Send the files, and yield what became of each by its own status.
+
+        Raises Unavailable where the destination is away, Refused where it takes nothing of the kind; what was yielded
+        before stands, the rest was not sent.
+        """
+
+
 @dataclass(frozen=True)
 class Route:
-    """Where and how one courier sends. calling_ae: this node's title."""
+    """Where and how one courier sends. committer: who is asked for storage commitment; None: nobody."""
 
     name: str
-    peer: Peer
-    calling_ae: str
-    timeout_s: float
+    sender: Sender
     patience: Patience
+    committer: dimse.Line | None = None
 
     @property
     def lease_s(self) -> float:
-        """Longer than an association and one instance may take; renewed after each instance."""
-        return 3 * self.timeout_s
+        """Longer than a connection and one instance may take; renewed after each instance."""
+        return 3 * self.sender.timeout_s
 
 
 class Courier:
@@ -54,7 +68,7 @@ class Courier:
         clock: Callable[[], datetime],
         *,
         draw: Callable[[], float] = random.random,
-        witness: Callable[[Peer, Sequence[tuple[Delivery, Outcome]]], None] = lambda *_: None,
+        witness: Callable[[Sequence[tuple[Delivery, Outcome]]], None] = lambda _: None,
     ) -> None:
         """draw: the chance that waits are spread by, from 0 to 1. witness: told what became of each thing sent."""
         self._database = database
@@ -63,7 +77,8 @@ class Courier:
         self._clock = clock
         self._draw = draw
         self._witness = witness
-        self._notary = Notary(database, {route.name: route.peer.ae_title}, route.patience, clock)
+        titles = {route.name: route.committer.peer.ae_title} if route.committer else {}
+        self._notary = Notary(database, titles, route.patience, clock)
 
     def run(self, stop: Event, idle_s: float = 1.0) -> None:
         """Step until `stop` is set; a failed step is logged and tried again."""
@@ -93,13 +108,13 @@ class Courier:
         return len(due)
 
     def _send(self, open_ends: dict[Path, Delivery]) -> None:
-        """Send the files and settle each; whatever is left when the association ends is tried again later."""
+        """Send the files and settle each; whatever is left when the connection ends is tried again later."""
         route = self._route
-        failure = Outcome(DeliveryEvent.POSTPONE, "the association ended before this instance was sent")
+        failure = Outcome(DeliveryEvent.POSTPONE, "the connection ended before this instance was sent")
         chance = self._draw()  # one for all, so that what is sent together stays together
         attempts: list[tuple[Delivery, Outcome]] = []
         try:
-            for path, outcome in dimse.send(route.peer, route.calling_ae, list(open_ends), route.timeout_s):
+            for path, outcome in route.sender.send(list(open_ends)):
                 attempts.append((open_ends.pop(path), outcome))
                 self._settle(*attempts[-1], chance)
                 with self._database.begin() as connection:
@@ -113,7 +128,7 @@ class Courier:
             for delivery in open_ends.values():
                 self._settle(delivery, failure, chance)
         if attempts:
-            self._witness(route.peer, attempts)
+            self._witness(attempts)
 
     def _settle(self, delivery: Delivery, outcome: Outcome, chance: float) -> None:
         now, patience = self._clock(), self._route.patience
@@ -138,8 +153,8 @@ class Courier:
 
     def _ask(self) -> None:
         """Ask for the commitment to what was sent and, where no report came in time, ask again."""
-        now, report_s = self._clock(), self._route.patience.report_s
-        if report_s is None:
+        now, report_s, committer = self._clock(), self._route.patience.report_s, self._route.committer
+        if report_s is None or committer is None:
             return
         with self._database.read() as connection:
             if not commitments.is_any_to_ask(connection, self._route.name, now):
@@ -156,20 +171,12 @@ class Courier:
                     commitments.ask(connection, delivery.id, transaction_uid, now, until)
                     asked.append(delivery)
         if asked:
-            self._request(commitment.Request(transaction_uid, asked))
+            self._request(committer, commitment.Request(transaction_uid, asked))
 
-    def _request(self, request: commitment.Request) -> None:
-        route = self._route
+    def _request(self, committer: dimse.Line, request: commitment.Request) -> None:
         try:
-            commitment.ask(
-                route.peer,
-                route.calling_ae,
-                request,
-                self._notary.take,
-                timeout_s=route.timeout_s,
-                linger_s=_LINGER_S,
-            )
-            log.info("%s was asked to commit to %d instances", route.name, len(request.deliveries))
+            commitment.ask(committer, request, self._notary.take, linger_s=_LINGER_S)
+            log.info("%s was asked to commit to %d instances", self._route.name, len(request.deliveries))
         except (Unavailable, Refused) as error:
             self._put_off(request.deliveries, str(error))
 

@@ -19,18 +19,19 @@ from typing import TYPE_CHECKING
 from dicomnode.archive import Archive
 from dicomnode.arrivals import CompletenessRule
 from dicomnode.assembler import Assembler, CountSource
+from dicomnode.audit.messages import Entity
 from dicomnode.auditor import Auditor
 from dicomnode.courier import Courier, Route
 from dicomnode.database import Database, open_database
 from dicomnode.deliveries import Patience
-from dicomnode.dimse import count_instances, make_peer, server_context
+from dicomnode.dimse import Line, count_instances, make_peer, server_context
 from dicomnode.errors import Misconfigured, Unavailable
 from dicomnode.housekeeper import Household, Housekeeper
 from dicomnode.jobs import RetryPolicy
 from dicomnode.lifecycle import Backoff
 from dicomnode.notary import Notary
 from dicomnode.retention import RetentionRule
-from dicomnode.sections import WorkerSettings
+from dicomnode.sections import DestinationSettings, WorkerSettings
 from dicomnode.selection import Selection
 from dicomnode.settings import Settings
 
@@ -122,7 +123,7 @@ class Node:
             # Alone it needs no process of its own: this one is.
             plan.append(("worker", (lambda: self.work(None)) if len(actors) == 1 else self._supervise_worker))
         if Actor.COURIER in actors:
-            plan += [(f"courier-{route.name}", self._deliver(route)) for route in self._routes()]
+            plan += [(f"courier-{one.name}", self._deliver(one)) for one in self._settings.destinations]
         if Actor.HOUSEKEEPER in actors:
             plan.append(("housekeeper", self._keep_house))
         return plan
@@ -180,7 +181,7 @@ class Node:
         if not query.ae_title:
             return None
         peer, calling_ae = make_peer(query, self._settings.tls, utc_now()), self._settings.listener.ae_title
-        witness = partial(self._auditor.asked, peer)
+        witness = partial(self._auditor.asked, Entity.peer(peer.ae_title, peer.host))
         return CountSource(
             f"the archive {query.ae_title}",
             lambda series: count_instances(peer, calling_ae, series, query.timeout_seconds, witness=witness),
@@ -200,18 +201,6 @@ class Node:
             courier.commitment_sendings,
         )
 
-    def _routes(self) -> list[Route]:
-        return [
-            Route(
-                d.name,
-                make_peer(d, self._settings.tls, utc_now()),
-                self._settings.listener.ae_title,
-                self._settings.courier.timeout_seconds,
-                self._patience(confirmed=d.storage_commitment),
-            )
-            for d in self._settings.destinations
-        ]
-
     def _keep_house(self) -> None:
         keep = self._settings.retention
         quota = None if keep.quota_gb is None else int(keep.quota_gb * 1e9)
@@ -220,8 +209,14 @@ class Node:
         household, witness = Household(rule, promising), self._auditor.removed
         Housekeeper(self._database, self._archive, household, utc_now, witness=witness).run(self._stop)
 
-    def _deliver(self, route: Route) -> Callable[[], None]:
-        courier = Courier(self._database, self._archive, route, utc_now, witness=self._auditor.sent)
+    def _deliver(self, destination: DestinationSettings) -> Callable[[], None]:
+        """What sends to a destination. Raises Misconfigured."""
+        settings, commits = self._settings, destination.storage_commitment
+        peer = make_peer(destination, settings.tls, utc_now())
+        line = Line(peer, settings.listener.ae_title, settings.courier.timeout_seconds)
+        route = Route(destination.name, line, self._patience(confirmed=commits), line if commits else None)
+        witness = partial(self._auditor.sent, Entity.peer(peer.ae_title, peer.host))
+        courier = Courier(self._database, self._archive, route, utc_now, witness=witness)
         return lambda: courier.run(self._stop)
 
     def _supervise_worker(self) -> None:

@@ -25,7 +25,7 @@ from dicomnode.assembler import Assembler
 from dicomnode.courier import Courier, Route
 from dicomnode.database import Database, open_database
 from dicomnode.deliveries import Patience
-from dicomnode.dimse import Peer
+from dicomnode.dimse import Line, Peer
 from dicomnode.jobs import Job, RetryPolicy
 from dicomnode.lifecycle import Backoff
 from dicomnode.receiver import Receiver
@@ -92,7 +92,7 @@ class Bench:
         retry = RetryPolicy(2, Backoff(60, 60))
         place = Workplace(threshold_model(), "cpu", 1, 60.0, retry, ("pacs",))
         self.worker = Worker(self.database, self.archive, place, self.clock)
-        route = Route("pacs", Peer("PACS", "127.0.0.1", port), "PANCREAS", 2.0, Patience(Backoff(10, 15), 1e6))
+        route = Route("pacs", Line(Peer("PACS", "127.0.0.1", port), "PANCREAS", 2.0), Patience(Backoff(10, 15), 1e6))
         self.courier = Courier(self.database, self.archive, route, self.clock, draw=lambda: 1.0)
 
     @contextmanager

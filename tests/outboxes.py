@@ -18,7 +18,7 @@ from dicomnode.arrivals import Patient, StoredInstance
 from dicomnode.courier import Courier, Route
 from dicomnode.database import open_database
 from dicomnode.deliveries import Patience
-from dicomnode.dimse import Peer
+from dicomnode.dimse import Line, Peer
 from dicomnode.lifecycle import Backoff
 from dicomnode.notary import Notary
 from dicomnode.sections import ListenerSettings
@@ -48,7 +48,8 @@ class Outbox:
         self.courier, self.notary = self.make_courier("archive", self.port), self.make_notary()
 
     def make_courier(self, name: str, port: int) -> Courier:
-        route = Route(name, Peer(self.title, "127.0.0.1", port), "PANCREAS", 3.0, self.patience)
+        line = Line(Peer(self.title, "127.0.0.1", port), "PANCREAS", 3.0)
+        route = Route(name, line, self.patience, line)
         return Courier(self.database, self.archive, route, lambda: self.now, draw=lambda: 1.0)
 
     def make_notary(self) -> Notary:

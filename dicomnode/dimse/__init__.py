@@ -4,7 +4,6 @@ peers          whom to talk to
 security       TLS for either side
 associations   those that this node asks for
 sending        echo and send over them
-commitment     storage commitment: asking for it, and what archives report
 querying       asking how many instances a series has
 commitment     storage commitment: asking for it, and what archives report
 listening      the listener, and the services it offers
@@ -19,9 +18,9 @@ from dicomnode.dimse.listening import STORED_SOP_CLASSES, Service, close, listen
 from dicomnode.dimse.peers import Peer, make_peer, parse_peer
 from dicomnode.dimse.querying import SentQuery, count_instances
 from dicomnode.dimse.security import client_context, server_context
-from dicomnode.dimse.sending import echo, send
+from dicomnode.dimse.sending import Line, echo, send
 
 __all__ = [
-    "STORED_SOP_CLASSES", "Denial", "DenialKind", "Peer", "SentQuery", "Service", "associate", "client_context",
+    "STORED_SOP_CLASSES", "Denial", "DenialKind", "Line", "Peer", "SentQuery", "Service", "associate", "client_context",
     "close", "count_instances", "echo", "listen", "make_peer", "parse_peer", "send", "server_context",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 from dicomnode.deliveries import Delivery, Report
 from dicomnode.dimse.associations import associate
 from dicomnode.dimse.listening import Service
-from dicomnode.dimse.peers import Peer
+from dicomnode.dimse.sending import Line
 from dicomnode.errors import Unavailable
 
 SUCCESS = 0x0000
@@ -78,9 +78,7 @@ def reports(take: Take) -> Service:
     return Service(evt.EVT_N_EVENT_REPORT, (StorageCommitmentPushModel,), syntaxes, answer, is_notified=True)
 
 
-def ask(
-    peer: Peer, calling_ae: str, request: Request, take: Take, *, timeout_s: float, linger_s: float
-) -> None:  # fmt: skip
+def ask(line: Line, request: Request, take: Take, *, linger_s: float) -> None:
     """N-ACTION: ask for the commitment, and wait `linger_s` for a report on the same association.
 
     The report may come before the answer to the request. Raises Unavailable where the request is not answered by
@@ -89,12 +87,12 @@ def ask(
     """
     dialogue = _Dialogue(take)
     contexts = [build_context(StorageCommitmentPushModel, list(_SYNTAXES))]
-    with associate(peer, calling_ae, contexts, timeout_s, dialogue.handlers()) as association:
+    with associate(line.peer, line.calling_ae, contexts, line.timeout_s, dialogue.handlers()) as association:
         _send(association, request)
-        status = dialogue.status(timeout_s)
+        status = dialogue.status(line.timeout_s)
         if not dialogue.is_reported and status != SUCCESS:
             what = "not answered" if status is None else f"answered by 0x{status:04X}"
-            raise Unavailable(f"{peer}: the request for storage commitment was {what}")
+            raise Unavailable(f"{line.peer}: the request for storage commitment was {what}")
         dialogue.linger(linger_s)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import dcmread
@@ -19,6 +20,22 @@ from dicomnode.dimse.peers import Peer
 from dicomnode.errors import Refused, Unavailable
 
 _MOST_CONTEXTS = 128  # PS3.8 9.3.2: presentation context IDs are the odd numbers from 1 to 255
+
+
+@dataclass(frozen=True)
+class Line:
+    """This node's line to an application entity. calling_ae: the title of this node.
+
+    timeout_s: of the connection, the association and each answer.
+    """
+
+    peer: Peer
+    calling_ae: str
+    timeout_s: float
+
+    def send(self, files: Sequence[Path]) -> Iterator[tuple[Path, Outcome]]:
+        """C-STORE the files over one association, as `send` does."""
+        return send(self.peer, self.calling_ae, files, self.timeout_s)
 
 
 def echo(peer: Peer, calling_ae: str, timeout_s: float) -> None:

@@ -13,10 +13,11 @@ from lxml import etree
 
 from dicomnode.archive import Archive
 from dicomnode.arrivals import Patient
+from dicomnode.audit.messages import Entity
 from dicomnode.auditor import _ALERTS, Auditor
 from dicomnode.database import Database, open_database
 from dicomnode.deliveries import Delivery, DeliveryEvent, Outcome
-from dicomnode.dimse import Denial, DenialKind, Peer, SentQuery
+from dicomnode.dimse import Denial, DenialKind, SentQuery
 from dicomnode.errors import Misconfigured
 from dicomnode.receiver import Receiver
 from dicomnode.retention import Files
@@ -27,7 +28,7 @@ from tests.audit_messages import kind, read_messages
 from tests.phantom import PhantomOptions, write_series
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-PACS = Peer("PACS", "pacs.example.org", 104)
+PACS = Entity.peer("PACS", "pacs.example.org")
 
 
 def settings(folder: Path, **audit: object) -> Settings:
