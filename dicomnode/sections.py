@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -315,8 +315,50 @@ class RetentionSettings(Section):
     )
 
 
-class WebSettings(Section):
-    """The web interface. Reserved: nothing listens there yet."""
+class HistorySettings(Section):
+    """What a change between two volumes of a patient is called; a model of worse repeatability widens the bands."""
 
-    host: str = Field("127.0.0.1", description="address of the web interface (reserved)")
-    port: Port = Field(8080, description="port of the web interface (reserved)")
+    within_percent: float = Field(10.0, ge=0, description="a smaller change lies within measurement error")
+    beyond_percent: float = Field(25.0, gt=0, description="a larger change exceeds the expected variability")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.within_percent > self.beyond_percent:
+            raise ValueError("within_percent is above beyond_percent")
+        return self
+
+
+class WebSettings(Section):
+    """The web interface: dashboard, overlays, API."""
+
+    enabled: bool = Field(True, description="whether the node serves it")
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="address to serve on; not loopback only with users and TLS"
+    )
+    port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 takes a free one")
+    names: tuple[str, ...] = Field((), description="host names it is called by, besides localhost; others are refused")
+    users: Path | None = Field(None, description="file of users and tokens; unset: all on this machine are operators")
+    session_minutes: float = Field(30.0, gt=0, description="a session ends after so long without a page being opened")
+    tls: bool = Field(False, description="speak HTTPS, with the certificate of [tls]")
+    proxy: str | None = Field(
+        None, min_length=1, description="address or network of the reverse proxy that speaks HTTPS in its place"
+    )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nobody but this machine can reach it."""
+        try:
+            return self.host == "localhost" or ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @model_validator(mode="after")
+    def _is_guarded(self) -> Self:
+        if self.is_loopback and not self.names:
+            return self
+        where = f"{self.host} as {', '.join(self.names)}" if self.names else self.host
+        if self.users is None:
+            raise ValueError(f"on {where} others reach it: set users")
+        if not (self.tls or self.proxy):
+            raise ValueError(f"on {where} passwords would go in the clear: set tls, or proxy where that speaks HTTPS")
+        return self

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -23,12 +23,16 @@ INSTANCES_ACCESSED = _dcm(110103, "DICOM Instances Accessed")
 INSTANCES_TRANSFERRED = _dcm(110104, "DICOM Instances Transferred")
 STUDY_DELETED = _dcm(110105, "DICOM Study Deleted")
 NETWORK_ENTRY = _dcm(110108, "Network Entry")
+PATIENT_RECORD = _dcm(110110, "Patient Record")
 QUERY = _dcm(110112, "Query")
 SECURITY_ALERT = _dcm(110113, "Security Alert")
+USER_AUTHENTICATION = _dcm(110114, "User Authentication")
 
 # CID 401
 APPLICATION_START = _dcm(110120, "Application Start")
 APPLICATION_STOP = _dcm(110121, "Application Stop")
+LOGIN = _dcm(110122, "Login")
+LOGOUT = _dcm(110123, "Logout")
 ATTACH = _dcm(110124, "Attach")
 DETACH = _dcm(110125, "Detach")
 NODE_AUTHENTICATION = _dcm(110126, "Node Authentication")
@@ -131,6 +135,31 @@ def instances_accessed(node: Entity, study: Study, action: Action, at: datetime)
     return Event(INSTANCES_ACCESSED, action, at, (Participant(node, is_requestor=True),), _subject(study))
 
 
+def instances_viewed(node: Entity, person: Entity, study: Study, at: datetime) -> Event:
+    """DICOM Instances Accessed (A.5.3.6): a person is shown images or data of a study."""
+    participants = (Participant(person, is_requestor=True), Participant(node))
+    return Event(INSTANCES_ACCESSED, Action.READ, at, participants, _subject(study))
+
+
+def user_authenticated(node: Entity, person: Entity, kind: Code, at: datetime, *, reason: str = "") -> Event:
+    """User Authentication (A.5.3.12). kind: LOGIN or LOGOUT. reason: why it failed; empty: it succeeded."""
+    participants = (Participant(person, is_requestor=True), Participant(node))
+    outcome = Outcome.MINOR if reason else Outcome.SUCCESS
+    return Event(USER_AUTHENTICATION, Action.EXECUTE, at, participants, type=kind, outcome=outcome, reason=reason)
+
+
+def instances_judged(node: Entity, person: Entity, study: Study, at: datetime) -> Event:
+    """DICOM Instances Accessed (A.5.3.6), UPDATE: a person marked a result as invalid, or lifted the mark."""
+    participants = (Participant(node), Participant(person, is_requestor=True))
+    return Event(INSTANCES_ACCESSED, Action.UPDATE, at, participants, _subject(study))
+
+
+def patients_linked(node: Entity, person: Entity, patients: Sequence[Patient], at: datetime) -> Event:
+    """Patient Record (CID 400): a person said that patients are one, or took that back."""
+    participants = (Participant(node), Participant(person, is_requestor=True))
+    return Event(PATIENT_RECORD, Action.UPDATE, at, participants, tuple(_person(patient) for patient in patients))
+
+
 def study_deleted(node: Entity, study: Study, at: datetime) -> Event:
     """DICOM Study Deleted (A.5.3.8): all that the node held of a study."""
     return Event(STUDY_DELETED, Action.DELETE, at, (Participant(node, is_requestor=True),), _subject(study))
@@ -177,9 +206,12 @@ def _both(sender: Entity, receiver: Entity) -> tuple[Participant, ...]:
 
 
 def _subject(study: Study) -> tuple[Object, ...]:
-    patient = study.patient
-    issuer = {"IssuerOfPatientID": patient.issuer} if patient.issuer else {}
     return (
         Object(study.uid, _STUDY_UID, Kind.SYSTEM_OBJECT, ObjectRole.REPORT, sop_classes=study.sop_classes),
-        Object(patient.id, _PATIENT_NUMBER, Kind.PERSON, ObjectRole.PATIENT, details=issuer),
+        _person(study.patient),
     )
+
+
+def _person(patient: Patient) -> Object:
+    issuer = {"IssuerOfPatientID": patient.issuer} if patient.issuer else {}
+    return Object(patient.id, _PATIENT_NUMBER, Kind.PERSON, ObjectRole.PATIENT, details=issuer)

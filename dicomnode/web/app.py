@@ -1,0 +1,48 @@
+"""What is served, and where."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from dicomnode.web import pages, signin
+from dicomnode.web.accounts import Accounts, Role
+from dicomnode.web.faults import add_faults
+from dicomnode.web.security import Guard
+from dicomnode.web.sessions import Sessions
+from dicomnode.web.site import FOLDER, Site, make_templates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from dicomnode.archive import Archive
+    from dicomnode.auditor import Auditor
+    from dicomnode.database import Database
+    from dicomnode.settings import Settings
+
+FOR_VIEWERS: tuple[APIRouter, ...] = (pages.router,)
+"""What nobody gets to who may not look."""
+
+
+def create_app(
+    settings: Settings, database: Database, archive: Archive, auditor: Auditor, clock: Callable[[], datetime]
+) -> FastAPI:
+    """The web interface of a node, to be run by uvicorn. Raises Misconfigured: the file of users cannot be used."""
+    web = settings.web
+    accounts = Accounts(web.users) if web.users else None
+    sessions = Sessions(timedelta(minutes=web.session_minutes))
+    app = FastAPI(title="dicomnode", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.site = Site(settings, database, archive, auditor, clock, accounts, sessions)
+    app.state.templates = make_templates()
+    any_name = not web.is_loopback and not web.names
+    app.add_middleware(Guard, names=web.names, is_https=web.tls or web.proxy is not None, any_name=any_name)
+    add_faults(app)
+    app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
+    app.include_router(signin.router)
+    for router in FOR_VIEWERS:
+        app.include_router(router, dependencies=[Depends(signin.Needs(Role.VIEWER))])
+    return app

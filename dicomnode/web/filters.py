@@ -1,0 +1,64 @@
+"""How values are written on pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from pydicom.uid import UID
+
+
+def short(moment: datetime | None) -> str:
+    """A time in UTC to the second, or nothing."""
+    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else ""
+
+
+def tail(uid: str) -> str:
+    """The end of a UID, by which people tell them apart."""
+    return uid if len(uid) <= 20 else f"…{uid[-15:]}"
+
+
+def ago(moment: datetime, now: datetime) -> str:
+    """How long before, or until: `5 s ago`, `in 3 min`."""
+    seconds = (now - moment).total_seconds()
+    text = span(abs(seconds))
+    return f"{text} ago" if seconds >= 0 else f"in {text}"
+
+
+def span(seconds: float) -> str:
+    """A duration in its two largest units: `45 s`, `12 min`, `3 h 5 min`, `2 d 4 h`."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{days} d {hours % 24} h"
+
+
+def iso(moment: datetime) -> str:
+    """As `<time datetime>` and the API have it."""
+    return moment.isoformat(timespec="seconds")
+
+
+def acquired(text: str) -> str:
+    """`YYYYMMDDHHMMSS`, possibly shorter, as people write it; anything else as it is."""
+    if not text.isdigit() or len(text) < 8:
+        return text
+    day = f"{text[:4]}-{text[4:6]}-{text[6:8]}"
+    return f"{day} {text[8:10]}:{text[10:12]}" if len(text) >= 12 else day
+
+
+def kind(sop_class_uid: str) -> str:
+    """The name of a SOP class, short where the node makes it."""
+    name = UID(sop_class_uid).name
+    return {"Segmentation Storage": "SEG", "Comprehensive 3D SR Storage": "SR"}.get(name, name.removesuffix(" Storage"))
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "ago": ago, "span": span, "iso": iso, "short": short, "tail": tail, "acquired": acquired, "kind": kind,
+    "path": lambda text: quote(str(text), safe=""),
+}  # fmt: skip
+"""By the name that templates use."""
