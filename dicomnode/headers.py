@@ -25,7 +25,8 @@ _LONGEST = 200  # characters; VR PN has 64 for each of its three groups
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _TAGS = [
     "SpecificCharacterSet", "Modality", "SeriesDescription", "ProtocolName", "BodyPartExamined", "ConvolutionKernel",
-    "Manufacturer", "SliceThickness", "SeriesNumber", "ContrastBolusAgent", "ContrastBolusAgentSequence",
+    "Manufacturer", "ManufacturerModelName", "SliceThickness", "SeriesNumber", "ContrastBolusAgent",
+    "ContrastBolusAgentSequence",
 ]  # fmt: skip
 COUNT_TAGS = ("NumberOfSeriesRelatedInstances", "InConcatenationTotalNumber", "ImagesInAcquisition")
 """Where a header may say of how many instances its own is one."""
@@ -90,6 +91,7 @@ def read_series(images: Sequence[tuple[Path, ImageFacts]]) -> SeriesFacts:
         body_part=_plain(header, "BodyPartExamined") or _anatomy(header),
         kernel=_first(header, "CTReconstructionSequence", "ConvolutionKernel"),
         manufacturer=_plain(header, "Manufacturer"),
+        scanner=_plain(header, "ManufacturerModelName"),
         thickness_mm=_length(_first(header, "PixelMeasuresSequence", "SliceThickness")),
         slices=sum(_frames(path) if _is_enhanced(image) else 1 for path, image in slices),
         contrast=_has_contrast(header),

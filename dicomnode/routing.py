@@ -32,6 +32,7 @@ class SeriesFacts:
     """What rules look at. Texts: empty where missing or unreadable; numbers: None.
 
     image_types: the values of ImageType of each kind of slice. slices: how many are axial, counting frames.
+    scanner: Manufacturer's Model Name.
     thickness_mm: SliceThickness as the scanner wrote it; the measurement itself goes by positions.
     contrast: an agent is recorded (PS3.3 C.7.6.4).
     """
@@ -43,6 +44,7 @@ class SeriesFacts:
     body_part: str = ""
     kernel: str = ""
     manufacturer: str = ""
+    scanner: str = ""
     thickness_mm: float | None = None
     slices: int = 0
     contrast: bool = False

@@ -10,11 +10,12 @@ import hashlib
 import logging
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from io import BytesIO
+from pathlib import Path
 from threading import Event, Thread
 
 from pydicom import Dataset
@@ -23,7 +24,10 @@ from dicomnode.archive import RESULTS, Archive, archive_path
 from dicomnode.database import Database
 from dicomnode.discretion import scrub
 from dicomnode.errors import Refused, Unavailable
+from dicomnode.headers import read_series
+from dicomnode.history import Conditions
 from dicomnode.jobs import Job, JobEvent, RetryPolicy
+from dicomnode.routing import ImageFacts
 from dicomnode.store import LeaseLost, outbox, queue, receiving
 from models.bundle import Model
 from pipeline.analyse import Findings, Options, analyse
@@ -32,6 +36,8 @@ from pipeline.provenance import Report, Revision
 from pipeline.series import open_series
 
 log = logging.getLogger(__name__)
+
+_TELL_S = 2.0  # how often a running job says how far it is
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class Worker:
         self._clock = clock
         self._witness = witness
         self._holder = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        self._progress = 0.0  # of the running job; the lease's thread writes it down
 
     def run(self, stop: Event, idle_s: float = 1.0) -> None:
         """Step until `stop` is set, at once while there is work; a failed step is logged and tried again."""
@@ -98,7 +105,7 @@ class Worker:
 
     def _work(self, held: Job) -> None:
         try:
-            self._finish(held, self._analyse(held))
+            self._finish(held, *self._analyse(held))
         except LeaseLost:
             raise
         except Refused as error:
@@ -109,18 +116,21 @@ class Worker:
             log.error("job %d failed: %s", held.id, scrub(error))
             self._end(held, JobEvent.POSTPONE, f"internal error: {type(error).__name__}")
 
-    def _analyse(self, held: Job) -> Findings:
+    def _analyse(self, held: Job) -> tuple[Findings, Conditions]:
         self._witness(held)
         with self._database.read() as connection:
             images = receiving.images(connection, held.series_instance_uid, held.last_instance_id)
             before = outbox.report_before(connection, held)
-        series = open_series([self._archive.path(image.path) for image in images])
+        files = [(self._archive.path(image.path), image.facts) for image in images]
+        series = open_series([path for path, _ in files])
         place = self._workplace
         revision = _revision(held, before, str(series.first.StudyInstanceUID))
-        options = Options(held.created_at, place.device, place.batch_size, revision=revision)
-        return analyse(series, place.model, options)
+        options = Options(
+            held.created_at, place.device, place.batch_size, progress=self._note_progress, revision=revision
+        )
+        return analyse(series, place.model, options), _conditions(files)
 
-    def _finish(self, held: Job, findings: Findings) -> None:
+    def _finish(self, held: Job, findings: Findings, conditions: Conditions) -> None:
         card, measurement = findings.card, findings.measurement
         measured = outbox.Measured(
             found=findings.seg is not None,
@@ -130,6 +140,8 @@ class Worker:
             model_name=card.name,
             model_version=card.version,
             model_sha256=card.sha256,
+            repeatability_percent=card.repeatability_percent,
+            conditions=conditions,
         )
         with self._database.begin() as connection:  # of a job that was superseded meanwhile not even a file is left
             queue.check_lease(connection, held.id, self._holder)
@@ -161,10 +173,14 @@ class Worker:
                 queue.put_back(connection, held, (event, reason), self._workplace.retry, now)
         log.warning("job %d: %s: %s", held.id, event, reason)
 
+    def _note_progress(self, share: float) -> None:
+        self._progress = share
+
     @contextmanager
     def _keep_lease(self, held: Job) -> Iterator[None]:
         """Renew the lease from a thread of its own while the job runs."""
         over = Event()
+        self._progress = 0.0
         thread = Thread(target=self._renew_until, args=(held, over), name="lease", daemon=True)
         thread.start()
         try:
@@ -174,14 +190,19 @@ class Worker:
             thread.join()
 
     def _renew_until(self, held: Job, over: Event) -> None:
-        while not over.wait(self._workplace.lease_s / 3):
+        while not over.wait(min(_TELL_S, self._workplace.lease_s / 3)):
             try:
                 with self._database.begin() as connection:
                     until = self._clock() + timedelta(seconds=self._workplace.lease_s)
-                    if not queue.renew(connection, held.id, self._holder, until):
+                    if not queue.renew(connection, held.id, self._holder, until, self._progress):
                         return
             except Unavailable as error:
                 log.warning("the lease of job %d could not be renewed: %s", held.id, error)
+
+
+def _conditions(files: Sequence[tuple[Path, ImageFacts]]) -> Conditions:
+    facts = read_series(files)
+    return Conditions(facts.manufacturer, facts.scanner, facts.kernel, str(facts.phase), facts.thickness_mm)
 
 
 def _revision(held: Job, before: outbox.StoredResult | None, study_instance_uid: str) -> Revision:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,12 +11,14 @@ from sqlalchemy import ColumnElement, Connection, func, select, update
 
 from dicomnode.deliveries import MOVES, STUCK, Delivery, DeliveryEvent, DeliveryState, Outcome
 from dicomnode.errors import Refused
-from dicomnode.history import VolumePoint
+from dicomnode.history import Conditions
 from dicomnode.jobs import Job, JobEvent, JobState
 from dicomnode.lifecycle import IllegalMove, move
-from dicomnode.store import Unknown, queue, watch
+from dicomnode.store import Unknown, notices, queue, watch
+from dicomnode.store.notices import Cause
 from dicomnode.store.upsert import insert_new
-from dicomnode.tables import deliveries, jobs, measurements, results, series
+from dicomnode.tables import deliveries, jobs, measurements, results
+from dicomnode.topics import Topic
 
 _REPORTS = "1.2.840.10008.5.1.4.1.1.88."  # what the UIDs of all SR storage classes begin with (PS3.4 B.5)
 
@@ -43,6 +45,8 @@ class Measured:
     model_name: str
     model_version: str
     model_sha256: str
+    repeatability_percent: float | None = None
+    conditions: Conditions = field(default_factory=Conditions)
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,12 @@ def finish(connection: Connection, held: Job, finished: Finished, now: datetime)
     for line in finished.assumed:
         queue.record(connection, held.id, queue.TimelineEntry(now, "assume", held.state, line))
     queue.move_job(connection, held, JobEvent.FINISH, (now, note), {"reason": note, "lease_holder": None})
-    values = {**asdict(measured), "flags": list(measured.flags), "measured_at": now}
+    values = {**asdict(measured), **asdict(measured.conditions), "flags": list(measured.flags), "measured_at": now}
+    del values["conditions"]
     if not insert_new(connection, measurements, {"job_id": held.id, **values}):
         connection.execute(update(measurements).where(measurements.c.job_id == held.id).values(values))
+    if measured.found:
+        notices.note(connection, Cause(Topic.VOLUME_CHANGED, "", job_id=held.id), now)
     for result in finished.results:
         result_id = _put_result(connection, held.id, result)
         for destination in finished.destinations:
@@ -271,30 +278,6 @@ def delivery_states(connection: Connection, job_ids: Sequence[int]) -> dict[int,
     for job_id, state, count in connection.execute(statement):
         states.setdefault(job_id, {})[state] = count
     return states
-
-
-def volumes(connection: Connection, patient_id: str, issuer: str | None) -> list[VolumePoint]:
-    """Every volume measured for a patient, all revisions; series where nothing was found are left out.
-
-    issuer: None takes every issuer of this PatientID. An empty PatientID groups nobody.
-    """
-    if not patient_id:
-        return []
-    m, s = measurements.c, series.c
-    statement = (
-        select(
-            s.study_instance_uid, s.series_instance_uid, jobs.c.revision, s.acquired_at, s.issuer_of_patient_id,
-            m.volume_ml, m.confidence, m.flags, m.model_name, m.model_version, m.model_sha256,
-            (jobs.c.state == JobState.SUPERSEDED).label("superseded"),
-        )
-        .join_from(measurements, jobs)
-        .join(series)
-        .where(s.patient_id == patient_id, m.found.is_(True))
-    )  # fmt: skip
-    if issuer is not None:
-        statement = statement.where(s.issuer_of_patient_id == issuer)
-    rows = connection.execute(statement).mappings()
-    return [VolumePoint(**{**row, "flags": tuple(row["flags"])}) for row in rows]
 
 
 def _put_result(connection: Connection, job_id: int, result: StoredResult) -> int:

@@ -13,12 +13,15 @@ from dicomnode.arrivals import Arrival
 from dicomnode.errors import Refused
 from dicomnode.jobs import MOVES, Job, JobEvent, JobState, RetryPolicy
 from dicomnode.lifecycle import IllegalMove, move
-from dicomnode.store import LeaseLost, Unknown
+from dicomnode.store import LeaseLost, Unknown, notices
+from dicomnode.store.notices import Cause
 from dicomnode.tables import instances, job_events, jobs, refusals, series
+from dicomnode.topics import Topic
 
 CONFLICT = "conflict"
 """Kind of refusal, and event on a timeline: other content came under the UID of a stored instance."""
 
+_TOPICS = {JobEvent.REFUSE: Topic.JOB_REFUSED, JobEvent.GIVE_UP: Topic.JOB_FAILED}
 _CHOSEN = (JobState.QUEUED, JobState.RUNNING, JobState.DONE)
 
 
@@ -114,8 +117,9 @@ def claim(connection: Connection, holder: str, now: datetime, lease_s: float) ->
     row = connection.execute(statement).one_or_none()
     if row is None:
         return None
-    lease = {"attempts": row.attempts + 1, "lease_holder": holder, "lease_until": now + timedelta(seconds=lease_s)}
-    move_job(connection, row, JobEvent.CLAIM, (now, f"attempt {row.attempts + 1}"), lease)
+    lease = {"lease_holder": holder, "lease_until": now + timedelta(seconds=lease_s)}
+    attempt = {"attempts": row.attempts + 1, "progress": 0.0}
+    move_job(connection, row, JobEvent.CLAIM, (now, f"attempt {row.attempts + 1}"), lease | attempt)
     return job(connection, row.id)
 
 
@@ -135,10 +139,10 @@ def _revisions(connection: Connection, series_instance_uid: str) -> Sequence[Row
     return connection.execute(statement.with_for_update()).all()
 
 
-def renew(connection: Connection, job_id: int, holder: str, until: datetime) -> bool:
-    """Prolong the lease; False where the job is no longer this holder's."""
+def renew(connection: Connection, job_id: int, holder: str, until: datetime, progress: float = 0.0) -> bool:
+    """Prolong the lease and say how far the job is, 0 to 1; False where the job is no longer this holder's."""
     statement = update(jobs).where(jobs.c.id == job_id, jobs.c.state == JobState.RUNNING, jobs.c.lease_holder == holder)
-    return bool(connection.execute(statement.values(lease_until=until)).rowcount)
+    return bool(connection.execute(statement.values(lease_until=until, progress=progress)).rowcount)
 
 
 def expire(connection: Connection, policy: RetryPolicy, now: datetime) -> int:
@@ -248,6 +252,8 @@ def move_job(
     if not connection.execute(statement.values(state=after, updated_at=now, **values)).rowcount:
         raise IllegalMove(f"job {row.id} is no longer {before}")
     record(connection, row.id, TimelineEntry(now, event, after, text))
+    if event in _TOPICS:
+        notices.note(connection, Cause(_TOPICS[event], text, job_id=row.id), now)
 
 
 def record(connection: Connection, job_id: int, entry: TimelineEntry) -> None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pydicom
 import pytest
 
-from dicomnode import history, worker
-from dicomnode.arrivals import CompletenessRule
+from dicomnode import worker
+from dicomnode.arrivals import CompletenessRule, Patient
+from dicomnode.dimse import Line
 from dicomnode.history import VolumePoint
 from dicomnode.jobs import JobState
-from dicomnode.store import outbox, queue
+from dicomnode.store import history, queue
 from tests.bench import SMALL, Bench, Pacs
 from tests.fakes import threshold_model
 from tests.phantom import PhantomOptions, write_series
+from tests.volumes import counting
+
+PATIENT = Patient("PHANTOM-1", "")
 
 
 class Ward:
@@ -26,7 +30,8 @@ class Ward:
     def __init__(self, folder: Path) -> None:
         self.pacs = Pacs()
         self.bench = Bench(folder, self.pacs.start())
-        self.bench.courier._route = replace(self.bench.courier._route, timeout_s=120.0)
+        route = self.bench.courier._route
+        self.bench.courier._route = replace(route, sender=replace(cast(Line, route.sender), timeout_s=120.0))
         coarse = threshold_model(spacing_mm=(4.0, 4.0, 4.0), patch=(16, 32, 32))
         self.bench.worker._workplace = replace(self.bench.worker._workplace, model=coarse)
 
@@ -43,7 +48,7 @@ class Ward:
 
     def volumes(self, *, every: bool = False) -> list[VolumePoint]:
         with self.bench.database.read() as connection:
-            return history.order(outbox.volumes(connection, "PHANTOM-1", None), with_superseded=every)
+            return history.points(connection, PATIENT) if every else counting(connection, "PHANTOM-1")
 
     def states(self) -> list[JobState]:
         with self.bench.database.read() as connection:

@@ -18,9 +18,10 @@ from dicomnode.database import Database, open_database
 from dicomnode.errors import Refused, Unavailable
 from dicomnode.receiver import Receiver
 from dicomnode.settings import Settings
-from dicomnode.store import inventory, outbox
+from dicomnode.store import inventory
 from dicomnode.upkeep_cli import upkeep
 from tests.house import House
+from tests.volumes import counting
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_a_node_goes_on_from_it_with_its_history_and_its_files(house: House, mod
     slice_one = pydicom.dcmread(house.slices[0])
     with database.read() as connection:
         files = list(inventory.files(connection))
-        assert [point.volume_ml for point in outbox.volumes(connection, str(slice_one.PatientID), None)] == [80.0]
+        assert [point.volume_ml for point in counting(connection, str(slice_one.PatientID))] == [80.0]
     assert len(files) == 4
     for file in files:
         assert digest(file.path, archive.path(file.path).read_bytes()) == file.sha256

@@ -45,6 +45,7 @@ def test_the_facts_of_a_series(tmp_path: Path) -> None:
         body_part="ABDOMEN",
         kernel="Br38f\\3",
         manufacturer="Phantom",
+        scanner="Ellipsoids",
         thickness_mm=1.5,
         slices=3,
         contrast=True,

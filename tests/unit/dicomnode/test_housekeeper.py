@@ -21,6 +21,7 @@ from dicomnode.retention import RetentionRule
 from dicomnode.store import outbox, queue, receiving, retention
 from tests.house import ACCEPT, START, House
 from tests.phantom import PhantomOptions, write_series
+from tests.volumes import counting
 
 ONCE = RetryPolicy(1, Backoff(0.0, 0.0))
 CONFIRM = Outcome(DeliveryEvent.CONFIRM, "")
@@ -46,7 +47,7 @@ def test_an_old_series_goes_with_its_results_and_its_rows_stay(done: House) -> N
     assert (done.files("received"), done.files("results")) == (0, 0)
     with done.database.read() as connection:
         patient = str(pydicom.dcmread(done.slices[0]).PatientID)
-        assert [point.volume_ml for point in outbox.volumes(connection, patient, None)] == [80.0]
+        assert [point.volume_ml for point in counting(connection, patient)] == [80.0]
         moves = [(entry.event, entry.note) for entry in queue.timeline(connection, 1)]
     assert moves[-2:] == [("remove", "3 received files, by retention"), ("remove", "1 results files, by retention")]
     assert done.keep() == 0

@@ -16,9 +16,10 @@ from pydicom.pixels.decoders.base import DecodeRunner
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from dicomnode.archive import RESULTS, Archive, archive_path
+from dicomnode.arrivals import Patient
 from dicomnode.database import Database, open_database
 from dicomnode.receiver import CANNOT_UNDERSTAND, COERCION, DATA_SET_MISMATCH, DUPLICATE_DIFFERS, Receiver, Unacceptable
-from dicomnode.store import queue, receiving, watch
+from dicomnode.store import history, queue, receiving, watch
 from dicomnode.tables import instances
 from tests.phantom import PhantomOptions, write_series
 
@@ -316,10 +317,8 @@ def test_pixel_data_is_never_decoded(
 
 
 def test_case_22_a_missing_patient_id_is_no_patient(place: Place, instance: Dataset) -> None:
-    from dicomnode.store import outbox
-
     del instance.PatientID
     place.receiver.store(encode(instance), "SENDER")
     with place.database.read() as connection:
-        assert outbox.volumes(connection, "", None) == []
+        assert history.points(connection, Patient("", "")) == []
         assert len(receiving.arrivals(connection)) == 1

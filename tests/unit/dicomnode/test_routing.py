@@ -7,7 +7,6 @@ from itertools import permutations
 
 import pytest
 
-from dicomnode.history import VolumePoint, order
 from dicomnode.ranking import Candidate, prefer
 from dicomnode.routing import (
     CT_IMAGE_STORAGE,
@@ -193,23 +192,6 @@ def test_a_series_that_was_chosen_before_never_loses_but_beats_worse_ones() -> N
     held = replace(PV_THICK, is_held=True)
     assert prefer([held, PV_THIN], ["thinnest"]) == {}
     assert prefer([replace(PV_THIN, is_held=True), PV_THICK], ["thinnest"]).keys() == {PV_THICK.series_instance_uid}
-
-
-POINT = VolumePoint("1", "1.1", 1, "20200101", "", 80.0, 0.9, (), "m", "1", "0" * 64)
-
-
-def test_case_33_volumes_stand_in_order_of_acquisition() -> None:
-    late = replace(POINT, series_instance_uid="1.3", acquired_at="20210101120000")
-    noon = replace(POINT, series_instance_uid="1.4", acquired_at="20200101120000")
-    dawn = replace(POINT, series_instance_uid="1.5", acquired_at="20200101060000")
-    assert order([late, noon, dawn]) == [dawn, noon, late]
-
-
-def test_case_08_what_was_superseded_is_shown_on_demand_only() -> None:
-    first, second = replace(POINT, superseded=True), replace(POINT, revision=2, volume_ml=90.0)
-    assert order([second, first]) == [second]
-    assert order([second, first], with_superseded=True) == [first, second]
-    assert order([first]) == []
 
 
 @pytest.mark.parametrize("value", NO_SLICES)

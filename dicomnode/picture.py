@@ -1,0 +1,38 @@
+"""A patient's history as a picture. No name and no identifier is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from dicomnode.history import Entry, Standing
+from dicomnode.sections import HistorySettings
+from pipeline.chart import ChartPoint, draw_volumes
+
+
+def draw_history(entries: Sequence[Entry], bands: HistorySettings, path: Path) -> None:
+    """Write a PNG of the volumes over time; what was not found or has no date is not in it."""
+    figure = Figure(figsize=(9, 5), dpi=120, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    draw_volumes(axes, to_chart(entries), band_percent=bands.within_percent)
+    axes.set_title("Pancreas volume (AI, unverified, not for diagnosis)", fontsize=11)
+    canvas.print_png(path)
+
+
+def to_chart(entries: Sequence[Entry]) -> list[ChartPoint]:
+    """The entries that have a volume and a date."""
+    return [
+        ChartPoint(
+            moment,
+            point.volume_ml,
+            f"{point.model_name} {point.model_version}",
+            point.is_lower_bound,
+            entry.standing is Standing.COUNTS,
+        )
+        for entry in entries
+        if (moment := (point := entry.point).moment) is not None and point.volume_ml is not None
+    ]
