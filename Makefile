@@ -11,10 +11,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-SYSTEM_PACKAGES := dcmtk dicom3tools orthanc pixelmed-apps
-SYSTEM_PROGRAMS := storescu dciodvfy Orthanc DicomSRValidator
-# Orthanc is a program of /usr/sbin, which is not on everybody's path.
-export PATH := $(PATH):/usr/sbin:/sbin
+SYSTEM_PACKAGES := dcmtk dicom3tools orthanc pixelmed-apps postgresql
+SYSTEM_PROGRAMS := storescu dciodvfy Orthanc DicomSRValidator pg_ctl
+# Orthanc is a program of /usr/sbin, which is not on everybody's path; Debian keeps pg_ctl where nobody looks.
+export PATH := $(PATH):/usr/sbin:/sbin:$(lastword $(wildcard /usr/lib/postgresql/*/bin))
 
 help:
 	@sed -n 's/^# //p' Makefile | head -4

@@ -83,10 +83,11 @@ class Pacs:
 class Bench:
     """The four actors over one folder, stepped by hand."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, url: str = "") -> None:
+        """url: of the database; empty: SQLite in the folder."""
         self.clock = Clock()
         self.archive = Archive(folder / "archive", 0)
-        self.database: Database = open_database(f"sqlite:///{folder}/node.db")
+        self.database: Database = open_database(url or f"sqlite:///{folder}/node.db")
         self.receiver = Receiver(self.database, self.archive, self.clock)
         self.assembler = Assembler(self.database, self.archive, CompletenessRule(30), Selection(10), self.clock)
         retry = RetryPolicy(2, Backoff(60, 60))

@@ -26,11 +26,11 @@ ACCEPT = Outcome(DeliveryEvent.ACCEPT, "")
 class House:
     """See above. now: what all clocks say."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str = "") -> None:
         self.folder = folder
         self.now = START
         self.archive = Archive(folder / "archive", 0)
-        self.database = open_database(f"sqlite:///{folder}/node.db")
+        self.database = open_database(url or f"sqlite:///{folder}/node.db")
         self.receiver = Receiver(self.database, self.archive, lambda: self.now)
         self.slices = write_series(folder, PhantomOptions(shape=(3, 4, 4)))
         self.uid = str(pydicom.dcmread(self.slices[0]).SeriesInstanceUID)

@@ -33,10 +33,12 @@ SEG, SR = "2.25.1", "2.25.2"
 class Outbox:
     """A node's outbox with a SEG and a SR, for one archive and another; courier, notary and a clock to turn."""
 
-    def __init__(self, folder: Path, port: int, patience: Patience = PATIENCE, title: str = "ARCHIVE") -> None:
+    def __init__(
+        self, folder: Path, port: int, patience: Patience = PATIENCE, *, title: str = "ARCHIVE", url: str = ""
+    ) -> None:
         self.now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         self.archive = Archive(folder / "archive", 0)
-        self.url = f"sqlite:///{folder}/node.db"
+        self.url = url or f"sqlite:///{folder}/node.db"
         self.database = open_database(self.url)
         self.port, self.patience, self.title = port, patience, title
         self.denials: list[dimse.Denial] = []

@@ -76,17 +76,17 @@ def fill(connection: Connection, count: int) -> None:
     )
 
 
-def test_case_29_two_processes_never_run_the_same_job(tmp_path: Path, database: Database) -> None:
-    with database.begin() as connection:
+def test_case_29_two_processes_never_run_the_same_job(either_url: str, either_database: Database) -> None:
+    with either_database.begin() as connection:
         fill(connection, 60)
-    command = [sys.executable, "-c", _CLAIM_ALL, f"sqlite:///{tmp_path}/node.db"]
+    command = [sys.executable, "-c", _CLAIM_ALL, either_url]
     workers = [subprocess.Popen([*command, holder], cwd=ROOT, stdin=subprocess.PIPE) for holder in "AB"]
     for one in workers:
         assert one.stdin
         one.stdin.write(b"\n")
         one.stdin.close()
     assert [one.wait(120) for one in workers] == [0, 0]
-    with database.read() as connection:
+    with either_database.read() as connection:
         claims = Counter(connection.scalars(select(job_events.c.job_id).where(job_events.c.event == "claim")))
     assert (len(claims), set(claims.values())) == (60, {1})
 

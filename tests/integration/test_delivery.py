@@ -30,9 +30,9 @@ def make_bench(tmp_path: Path) -> Iterator[Callable[..., Outbox]]:
     made: list[Outbox] = []
     archives: list[CommittingArchive] = []
 
-    def make(archive: CommittingArchive, patience: Patience = PATIENCE) -> Outbox:
+    def make(archive: CommittingArchive, patience: Patience = PATIENCE, url: str = "") -> Outbox:
         archives.append(archive)
-        made.append(Outbox(tmp_path, archive.start(), patience))
+        made.append(Outbox(tmp_path, archive.start(), patience, url=url))
         return made[-1]
 
     yield make
@@ -42,9 +42,11 @@ def make_bench(tmp_path: Path) -> Iterator[Callable[..., Outbox]]:
         archive.stop()
 
 
-def test_case_26_sent_is_not_confirmed_until_the_archive_reports(make_bench: Callable[..., Outbox]) -> None:
+def test_case_26_sent_is_not_confirmed_until_the_archive_reports(
+    make_bench: Callable[..., Outbox], either_url: str
+) -> None:
     archive = CommittingArchive()
-    bench = make_bench(archive)
+    bench = make_bench(archive, url=either_url)
     bench.courier.step()
     assert bench.states() == ["sent", "sent"]
     (action,) = archive.actions
@@ -320,7 +322,7 @@ def test_a_courier_killed_between_writing_and_asking_asks_when_no_report_came(
     archive = CommittingArchive()
     bench = make_bench(archive)
     with monkeypatch.context() as patch:
-        patch.setattr(bench.courier, "_request", lambda _request: None)
+        patch.setattr(bench.courier, "_request", lambda *_: None)
         bench.courier.step()
     bench.start()
     bench.courier.step()

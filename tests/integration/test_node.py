@@ -33,9 +33,9 @@ def make_bench(tmp_path: Path) -> Iterator[Callable[[Pacs], Bench]]:
     started: list[Bench] = []
     archives: list[Pacs] = []
 
-    def make(pacs: Pacs) -> Bench:
+    def make(pacs: Pacs, url: str = "") -> Bench:
         archives.append(pacs)
-        started.append(Bench(tmp_path, pacs.start()))
+        started.append(Bench(tmp_path, pacs.start(), url))
         return started[-1]
 
     yield make
@@ -50,9 +50,11 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return write_series(tmp_path_factory.mktemp("phantom"), PhantomOptions(**SMALL))
 
 
-def test_a_series_comes_in_and_its_volume_goes_out(make_bench: Callable[[Pacs], Bench], phantom: list[Path]) -> None:
+def test_a_series_comes_in_and_its_volume_goes_out(
+    make_bench: Callable[..., Bench], phantom: list[Path], either_url: str
+) -> None:
     pacs = Pacs()
-    bench = make_bench(pacs)
+    bench = make_bench(pacs, either_url)
     with bench.listening() as peer:
         dimse.echo(peer, "SENDER", 5.0)
         outcomes = [outcome for _, outcome in dimse.send(peer, "SENDER", phantom, 5.0)]

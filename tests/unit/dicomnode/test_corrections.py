@@ -12,7 +12,7 @@ import pytest
 
 from dicomnode import cohort
 from dicomnode.arrivals import Patient
-from dicomnode.database import Connection, Database, open_database
+from dicomnode.database import Connection, Database
 from dicomnode.errors import Refused
 from dicomnode.history import Standing, tabulate, timeline
 from dicomnode.sections import HistorySettings
@@ -26,11 +26,9 @@ A, B, C = Patient("A", ""), Patient("B", ""), Patient("C", "SITE")
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[Connection]:
-    database: Database = open_database(f"sqlite:///{tmp_path}/node.db")
-    with database.begin() as opened:
+def connection(either_database: Database) -> Iterator[Connection]:
+    with either_database.begin() as opened:
         yield opened
-    database.close()
 
 
 def standings(connection: Connection, patient: Patient = A) -> list[Standing]:

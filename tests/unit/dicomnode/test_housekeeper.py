@@ -28,8 +28,8 @@ CONFIRM = Outcome(DeliveryEvent.CONFIRM, "")
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path)
+def house(tmp_path: Path, either_url: str) -> Iterator[House]:
+    house = House(tmp_path, either_url)
     yield house
     house.database.close()
 

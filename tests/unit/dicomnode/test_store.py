@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,10 +34,8 @@ SEG, SR = (outbox.StoredResult("1.2.840", f"2.25.{n}", f"2.25.10{n}", f"results/
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(f"sqlite:///{tmp_path}/node.db")
-    yield opened
-    opened.close()
+def database(either_database: Database) -> Database:
+    return either_database
 
 
 def receive(connection: Connection, number: int, series: str = "1.1", patient: Patient | None = None) -> bool:
