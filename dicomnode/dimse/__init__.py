@@ -4,7 +4,9 @@ peers          whom to talk to
 security       TLS for either side
 associations   those that this node asks for
 sending        echo and send over them
-querying       asking how many instances a series has
+querying       asking which studies and series an archive has, and of how many instances
+moving         having an archive send a series
+getting        fetching a series over our own association
 commitment     storage commitment: asking for it, and what archives report
 listening      the listener, and the services it offers
 door           what a connection passes before it is an association
@@ -14,13 +16,16 @@ bounds         what an association may take
 
 from dicomnode.dimse.admission import Denial, DenialKind
 from dicomnode.dimse.associations import associate
+from dicomnode.dimse.getting import Intake, get
 from dicomnode.dimse.listening import STORED_SOP_CLASSES, Service, close, listen
+from dicomnode.dimse.moving import move
 from dicomnode.dimse.peers import Peer, make_peer, parse_peer
-from dicomnode.dimse.querying import SentQuery, count_instances
-from dicomnode.dimse.security import client_context, server_context
+from dicomnode.dimse.querying import SentQuery, count_instances, find
+from dicomnode.dimse.security import client_context, server_context, web_context
 from dicomnode.dimse.sending import Line, echo, send
 
 __all__ = [
-    "STORED_SOP_CLASSES", "Denial", "DenialKind", "Line", "Peer", "SentQuery", "Service", "associate", "client_context",
-    "close", "count_instances", "echo", "listen", "make_peer", "parse_peer", "send", "server_context",
+    "STORED_SOP_CLASSES", "Denial", "DenialKind", "Intake", "Line", "Peer", "SentQuery", "Service", "associate",
+    "client_context", "close", "count_instances", "echo", "find", "get", "listen", "make_peer", "move", "parse_peer",
+    "send", "server_context", "web_context",
 ]  # fmt: skip

@@ -22,11 +22,17 @@ _ALERT_S = 1.0  # in TLS 1.3 a server refuses a certificate only after its own s
 
 @contextmanager
 def associate(
-    peer: Peer, calling_ae: str, contexts: list[PresentationContext], timeout_s: float, handlers: Sequence[Any] = ()
+    peer: Peer,
+    calling_ae: str,
+    contexts: list[PresentationContext],
+    timeout_s: float,
+    handlers: Sequence[Any] = (),
+    *,
+    roles: Sequence[Any] = (),
 ) -> Iterator[Association]:
     """An established association, released at the end.
 
-    handlers: of pynetdicom's events, for what the peer sends unasked.
+    handlers: of pynetdicom's events, for what the peer sends unasked. roles: negotiated for that (PS3.7 D.3.3.4).
     Raises Refused where the peer accepts none of the presentation contexts, Unavailable where there is no association.
     """
     entity = AE(calling_ae)
@@ -36,6 +42,7 @@ def associate(
         peer.port,
         contexts=contexts,
         ae_title=peer.ae_title,
+        ext_neg=list(roles),
         evt_handlers=[*handlers, (evt.EVT_CONN_OPEN, _bound_in_time, [timeout_s])],
         tls_args=(peer.security, peer.certificate_name or peer.host) if peer.security else None,
     )

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from dicomnode.dimse.security import client_context
-from dicomnode.sections import DestinationSettings, QuerySourceSettings, TLSSettings
+from dicomnode.endpoints import EndpointSettings
+from dicomnode.sections import QuerySourceSettings, TLSSettings
 
 _PEER = re.compile(r"(?P<ae_title>[^@]{1,16})@(?P<host>\[[^\]]+\]|[^:@\s]+):(?P<port>\d{1,5})")
 
@@ -31,10 +32,14 @@ class Peer:
         return f"{self.ae_title}@{self.host}:{self.port}"
 
 
-def make_peer(destination: DestinationSettings | QuerySourceSettings, tls: TLSSettings, now: datetime) -> Peer:
-    """The peer that a table of the settings describes. Raises Misconfigured where TLS cannot be spoken with it."""
-    security = client_context(tls, now, destination.ca) if destination.tls else None
-    return Peer(destination.ae_title, destination.host, destination.port, security, destination.certificate_name)
+def make_peer(described: EndpointSettings | QuerySourceSettings, tls: TLSSettings, now: datetime) -> Peer:
+    """The peer that a table of the settings describes, of one without url. Raises Misconfigured.
+
+    That is where TLS cannot be spoken with it.
+    """
+    security = client_context(tls, now, described.ca) if described.tls else None
+    name = described.certificate_name
+    return Peer(described.ae_title or "", described.host or "", described.port or 0, security, name)
 
 
 def parse_peer(text: str, security: ssl.SSLContext | None = None) -> Peer:

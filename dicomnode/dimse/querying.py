@@ -1,4 +1,4 @@
-"""Asking an archive how many instances it has of a series, by C-FIND (PS3.4 Annex C)."""
+"""Asking an archive by C-FIND (PS3.4 Annex C): which studies and series it has, and of how many instances."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pydicom import Dataset
+from pydicom.multival import MultiValue
 from pynetdicom import Association, build_context
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from dicomnode.arrivals import MOST_INSTANCES, credible_count
 from dicomnode.dimse.associations import associate
+from dicomnode.dimse.bounds import UNDECODABLE
 from dicomnode.dimse.peers import Peer
-from dicomnode.errors import Unavailable
+from dicomnode.dimse.sending import Line
+from dicomnode.errors import Refused, Unavailable
+from dicomnode.pulling import MOST_STUDIES, FoundSeries, FoundStudy, Query
 
 _PENDING = (0xFF00, 0xFF01)  # PS3.4 C.4.1.1.4
 
@@ -49,6 +53,77 @@ def count_instances(
         peer, calling_ae, [build_context(StudyRootQueryRetrieveInformationModelFind)], timeout_s
     ) as association:
         return {uid: _count(association, study, uid, witness) for study, uid in series}
+
+
+def find(line: Line, query: Query, witness: Witness = lambda _: None) -> Iterator[FoundStudy]:
+    """The studies that match, each with its series of the modality asked for; asked for one by one, as they are taken.
+
+    Raises Unavailable where the peer does not answer or answers by a failure, Refused where it offers no C-FIND or more
+    match than a person can mean.
+    """
+    contexts = [build_context(StudyRootQueryRetrieveInformationModelFind)]
+    with associate(line.peer, line.calling_ae, contexts, line.timeout_s) as association:
+        studies = []
+        for number, match in enumerate(_find(association, _study_keys(query), witness)):
+            if number >= MOST_STUDIES:
+                raise Refused(f"more than {MOST_STUDIES} match: ask for less")
+            studies.append(match)
+        for match in studies:
+            uid, listed = _text(match, "StudyInstanceUID"), _text(match, "ModalitiesInStudy").split("\\")
+            if not uid or (query.modality and listed != [""] and query.modality not in listed):
+                continue
+            found = [_series(uid, one) for one in _find(association, _series_keys(uid, query), witness)]
+            series = (one for one in found if one.series_instance_uid)
+            yield FoundStudy(
+                uid,
+                _text(match, "PatientID"),
+                _text(match, "AccessionNumber"),
+                _text(match, "StudyDate"),
+                _text(match, "StudyDescription"),
+                tuple(one for one in series if not query.modality or one.modality == query.modality),
+            )
+
+
+def _study_keys(query: Query) -> Dataset:
+    asked = Dataset()
+    asked.QueryRetrieveLevel = "STUDY"
+    texts = (query.patient_id, query.accession_number)
+    if not all(key.isascii() for key in texts):
+        asked.SpecificCharacterSet = "ISO_IR 192"
+    asked.StudyDate, asked.AccessionNumber = query.study_date, query.accession_number
+    asked.ModalitiesInStudy, asked.StudyDescription = query.modality, ""
+    asked.PatientID, asked.StudyInstanceUID = query.patient_id, query.study_instance_uid
+    return asked
+
+
+def _series_keys(study_instance_uid: str, query: Query) -> Dataset:
+    asked = Dataset()
+    asked.QueryRetrieveLevel, asked.Modality = "SERIES", query.modality
+    asked.SeriesDescription = ""
+    asked.StudyInstanceUID, asked.SeriesInstanceUID = study_instance_uid, ""
+    asked.SeriesNumber = asked.NumberOfSeriesRelatedInstances = None
+    return asked
+
+
+def _series(study_instance_uid: str, match: Dataset) -> FoundSeries:
+    return FoundSeries(
+        study_instance_uid,
+        _text(match, "SeriesInstanceUID"),
+        _text(match, "Modality"),
+        _text(match, "SeriesDescription"),
+        _text(match, "SeriesNumber"),
+        _told(match),
+    )
+
+
+def _text(match: Dataset, keyword: str) -> str:
+    """The value as text, several joined by backslashes; missing or damaged is empty."""
+    try:
+        value = match.get(keyword)
+    except UNDECODABLE:
+        return ""
+    parts = value if isinstance(value, MultiValue) else [value]
+    return "\\".join("" if part is None else str(part) for part in parts).strip()
 
 
 def _count(association: Association, study_instance_uid: str, series_instance_uid: str, witness: Witness) -> int | None:

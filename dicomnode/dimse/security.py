@@ -30,6 +30,13 @@ def server_context(tls: TLSSettings, now: datetime) -> ssl.SSLContext:
     return context
 
 
+def web_context(tls: TLSSettings, now: datetime) -> ssl.SSLContext:
+    """What the web interface speaks HTTPS with: browsers need no certificate. Raises Misconfigured."""
+    context = _own_context(ssl.PROTOCOL_TLS_SERVER, tls, now)
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
+    return context
+
+
 def client_context(tls: TLSSettings, now: datetime, ca: Path | None = None) -> ssl.SSLContext:
     """What a destination is spoken to with: its certificate is of `ca` (None: of `tls.ca`) and carries its name.
 
@@ -49,14 +56,20 @@ def explain(error: ssl.SSLError) -> str:
 
 
 def _context(protocol: int, tls: TLSSettings, ca: Path | None, now: datetime) -> ssl.SSLContext:
+    context = _own_context(protocol, tls, now)
+    context.verify_mode = ssl.CERT_REQUIRED
+    _load_authorities(context, _named("tls.ca", ca), now)
+    return context
+
+
+def _own_context(protocol: int, tls: TLSSettings, now: datetime) -> ssl.SSLContext:
+    """With this node's certificate."""
     context = ssl.SSLContext(protocol)
     context.minimum_version = _VERSIONS[tls.minimum_version]
     context.set_ciphers(_SUITES)
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-    context.verify_mode = ssl.CERT_REQUIRED
     _load_identity(context, _named("tls.certificate", tls.certificate), _named("tls.key", tls.key))
     _check_dates(_named("tls.certificate", tls.certificate), now)
-    _load_authorities(context, _named("tls.ca", ca), now)
     return context
 
 
