@@ -11,15 +11,15 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-SYSTEM_PACKAGES := dcmtk dicom3tools orthanc pixelmed-apps postgresql
-SYSTEM_PROGRAMS := storescu dciodvfy Orthanc DicomSRValidator pg_ctl
+SYSTEM_PACKAGES := chromium dcmtk dicom3tools nginx-light orthanc orthanc-dicomweb pixelmed-apps postgresql systemd
+SYSTEM_PROGRAMS := chromium storescu dciodvfy nginx Orthanc DicomSRValidator pg_ctl systemd-analyze
 # Orthanc is a program of /usr/sbin, which is not on everybody's path; Debian keeps pg_ctl where nobody looks.
 export PATH := $(PATH):/usr/sbin:/sbin:$(lastword $(wildcard /usr/lib/postgresql/*/bin))
 
 help:
 	@sed -n 's/^# //p' Makefile | head -4
 
-setup: system .venv/.installed .venv-dcmqi/.installed
+setup: system .venv/.installed .venv-dcmqi/.installed .ohif/index.html
 
 # The programs that tests and benchmarks run beside ours; the node itself needs none of them.
 system:
@@ -46,6 +46,10 @@ system:
 	@$(PYTHON) -m venv .venv-dcmqi
 	@.venv-dcmqi/bin/python -m pip --disable-pip-version-check --quiet install dcmqi==1.5.7
 	@touch $@
+
+# The viewer that the tests look at results with.
+.ohif/index.html: deploy/viewer/fetch.py
+	@$(PYTHON) deploy/viewer/fetch.py .ohif
 
 demo: .venv/.installed
 	@$(BIN)/python deploy/demo.py
@@ -75,8 +79,9 @@ run: .venv/.installed
 
 bench: setup
 	$(BIN)/python benchmarks/ingest.py
+	$(BIN)/python benchmarks/enqueue.py
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/analyse.py
 
 clean:
-	rm -rf .venv .venv-dcmqi demo-output build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-dcmqi .ohif demo-output build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

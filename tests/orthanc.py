@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import urllib.request
 from pathlib import Path
 from typing import Any
+
+from pydicom import Dataset, dcmread
 
 from tests.external import find_program
 from tests.served import take_port, wait_for
@@ -17,7 +20,7 @@ class Orthanc:
 
     def __init__(self, folder: Path, **changes: Any) -> None:
         """changes: of its settings."""
-        self.dicom_port, self._http_port = take_port(), take_port()
+        self.dicom_port, self._http_port = changes.get("DicomPort") or take_port(), take_port()
         folder.mkdir()
         config = folder / "orthanc.json"
         settings = {
@@ -38,10 +41,19 @@ class Orthanc:
             self._process = subprocess.Popen([find_program("Orthanc", "orthanc"), config], stdout=log, stderr=log)
         wait_for("Orthanc answers", self._answers, 30)
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._http_port}"
+
     def ask(self, path: str, body: bytes | None = None) -> Any:
         """GET, or POST where there is a body. Raises OSError where Orthanc answers by an error."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._http_port}{path}", body, timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.url}{path}", body, timeout=30) as answer:
             return json.load(answer)
+
+    def fetch(self, series: dict[str, Any]) -> Dataset:
+        """The first instance of a series, as it was stored."""
+        with urllib.request.urlopen(f"{self.url}/instances/{series['Instances'][0]}/file", timeout=30) as answer:
+            return dcmread(io.BytesIO(answer.read()))
 
     def series(self) -> dict[str, dict[str, Any]]:
         """The series by modality."""
