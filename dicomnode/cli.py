@@ -16,23 +16,26 @@ from pydantic import BaseModel
 from rich.progress import Progress
 from rich.table import Table
 
-from dicomnode import dimse, history
+from dicomnode import dimse
 from dicomnode.console import AsJson, Config, errors, output, reading, short, tail, writing
 from dicomnode.deliveries import DeliveryEvent
 from dicomnode.deliveries_cli import deliveries
 from dicomnode.discretion import set_up_logging
 from dicomnode.errors import Misconfigured, Refused, Unavailable
 from dicomnode.files import find_dicom
+from dicomnode.history_cli import patients
 from dicomnode.inspection import inspect
 from dicomnode.lifecycle import IllegalMove
 from dicomnode.models_cli import models
 from dicomnode.node import EXIT_MISCONFIGURED, Actor, Node, utc_now
+from dicomnode.notices_cli import notify
 from dicomnode.refusals_cli import list_refusals
 from dicomnode.sections import TLSSettings
 from dicomnode.selection import Selection
 from dicomnode.settings import load
 from dicomnode.store import Unknown, outbox, queue
 from dicomnode.upkeep_cli import upkeep
+from dicomnode.web_cli import web_user
 
 app = typer.Typer(
     name="dicomnode",
@@ -46,7 +49,10 @@ app.add_typer(rules, name="rules")
 app.add_typer(models, name="models")
 app.add_typer(deliveries)
 app.command(name="refusals")(list_refusals)
+app.command()(notify)
+app.command()(web_user)
 app.add_typer(upkeep)
+app.add_typer(patients)
 Tls = Annotated[bool, typer.Option("--tls", help="Speak TLS, with the certificate of [tls].")]
 PeerText = Annotated[str, typer.Argument(metavar="AET@HOST:PORT", help="The application entity to ask.")]
 
@@ -58,8 +64,8 @@ def main() -> None:
         app()
     except (Refused, Unavailable, Misconfigured, Unknown, IllegalMove) as error:
         errors.print(f"dicomnode: {error}", markup=False)
-        worker_child = "--child-of" in sys.argv and isinstance(error, Misconfigured)
-        sys.exit(EXIT_MISCONFIGURED if worker_child else 1)
+        is_child = "--child-of" in sys.argv and isinstance(error, Misconfigured)
+        sys.exit(EXIT_MISCONFIGURED if is_child else 1)
 
 
 @app.command()
@@ -76,7 +82,8 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: node.stop())
     if child_of is not None:
-        node.work(child_of)
+        (actor,) = actors
+        node.serve_child(actor, child_of)
     else:
         node.serve(actors)
 
@@ -196,40 +203,6 @@ def requeue(
         job = queue.requeue(connection, job_id, utc_now())
         outbox.cancel_superseded(connection, job.series_instance_uid, utc_now())
     output.print(f"job {job.id} is {job.state}")
-
-
-@app.command()
-def volumes(
-    patient_id: Annotated[str, typer.Argument(help="PatientID.")],
-    issuer: Annotated[
-        str | None, typer.Option(help="IssuerOfPatientID; the same ID of two issuers is two patients.")
-    ] = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="Also those that a later revision of their series superseded.")
-    ] = False,
-    config: Config = None,
-    as_json: AsJson = False,
-) -> None:
-    """List a patient's pancreas volumes in order of acquisition, at most one of each series."""
-    settings, _ = load(config)
-    with reading(settings) as connection:
-        points = history.order(outbox.volumes(connection, patient_id, issuer), with_superseded=every)
-    if issuer is None and len(issuers := {point.issuer_of_patient_id for point in points}) > 1:
-        raise Refused(
-            f"this PatientID was given by {len(issuers)} issuers: choose one by --issuer ({', '.join(sorted(issuers))})"
-        )
-    if as_json:
-        output.print_json(json.dumps([asdict(point) for point in points]))
-        return
-    if not points:
-        raise Refused("no volume was measured for this patient")
-    table = Table("acquired", "volume / mL", "confidence", "flags", "model", "series")
-    for point in points:
-        model = f"{point.model_name} {point.model_version}"
-        flags = ", ".join((*point.flags, *(["superseded"] if point.superseded else [])))
-        cells = [point.acquired_at, f"{point.volume_ml:.1f}", f"{point.confidence:.2f}", flags, model]
-        table.add_row(*cells, tail(point.series_instance_uid))
-    output.print(table)
 
 
 @app.command(name="settings")

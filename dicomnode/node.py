@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -16,6 +18,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
+from dicomnode import dicomweb, herald
 from dicomnode.archive import Archive
 from dicomnode.arrivals import CompletenessRule
 from dicomnode.assembler import Assembler, CountSource
@@ -24,35 +27,46 @@ from dicomnode.auditor import Auditor
 from dicomnode.courier import Courier, Route
 from dicomnode.database import Database, open_database
 from dicomnode.deliveries import Patience
-from dicomnode.dimse import Line, count_instances, make_peer, server_context
+from dicomnode.dimse import Line, count_instances, make_peer, server_context, web_context
+from dicomnode.endpoints import DestinationSettings
 from dicomnode.errors import Misconfigured, Unavailable
+from dicomnode.herald import Herald
 from dicomnode.housekeeper import Household, Housekeeper
 from dicomnode.jobs import RetryPolicy
 from dicomnode.lifecycle import Backoff
 from dicomnode.notary import Notary
 from dicomnode.retention import RetentionRule
-from dicomnode.sections import DestinationSettings, WorkerSettings
+from dicomnode.sections import WorkerSettings
 from dicomnode.selection import Selection
-from dicomnode.settings import Settings
+from dicomnode.settings import Settings, read_secret
+from dicomnode.store import notices, presence
 
 if TYPE_CHECKING:
     from models.bundle import Model
 
 log = logging.getLogger(__name__)
 
-EXIT_MISCONFIGURED = 78  # EX_CONFIG of sysexits.h: the worker's word to its node that restarting it cannot help
+EXIT_MISCONFIGURED = 78  # EX_CONFIG of sysexits.h: a child's word to its node that restarting it cannot help
 _RESTART_S = 5.0
+_RETRY_S = 60.0
+_PULSE_S = 10.0
 _STOP_S = 20.0
 
 
 class Actor(StrEnum):
-    """The five actors; they meet only in the database, so that any subset may run apart."""
+    """The seven actors; they meet only in the database, so that any subset may run apart."""
 
     RECEIVER = "receiver"
     ASSEMBLER = "assembler"
     WORKER = "worker"
     COURIER = "courier"
     HOUSEKEEPER = "housekeeper"
+    HERALD = "herald"
+    WEB = "web"
+
+
+APART = (Actor.WORKER, Actor.WEB)
+"""Those that have a process of their own: whatever happens to it, the others go on."""
 
 
 def utc_now() -> datetime:
@@ -78,12 +92,14 @@ class Node:
 
     def serve(self, actors: frozenset[Actor]) -> None:
         """Run the actors until `stop` is called or one cannot go on. Raises what kept that one from going on."""
+        if not self._settings.web.enabled:
+            actors -= {Actor.WEB}
         plan = self._plan(actors)
         threads = [Thread(target=self._guard, args=(name, run), name=name, daemon=True) for name, run in plan]
         self._auditor.start(listens=Actor.RECEIVER in actors)
         for thread in threads:
             thread.start()
-        self._stop.wait()
+        self._pulse(actors if len(actors) == 1 else actors - set(APART))
         for thread in threads:
             thread.join(_STOP_S)
         self._auditor.stop(listens=Actor.RECEIVER in actors)
@@ -95,8 +111,18 @@ class Node:
         """Let every actor end its step and return; safe in a signal handler."""
         self._stop.set()
 
-    def work(self, parent: int | None) -> None:
-        """Run the worker alone, in this process; `parent`: stop when this process is no longer its child."""
+    def serve_child(self, actor: Actor, parent: int) -> None:
+        """Run one of `APART` in this process, the node's child, until the node stops it or is gone."""
+        watches = [partial(self._stop_when_orphaned, parent), partial(self._auditor.watch, self._stop)]
+        for watch in [*watches, partial(self._pulse, frozenset({actor}))]:
+            Thread(target=watch, daemon=True).start()
+        self._alone(actor)()
+        self._auditor.settle(is_over=lambda _: True)
+
+    def _alone(self, actor: Actor) -> Callable[[], None]:
+        return {Actor.WORKER: self._work, Actor.WEB: self._show}[actor]
+
+    def _work(self) -> None:
         # Imported here: PyTorch costs seconds and hundreds of megabytes that the other actors do not need.
         from dicomnode.worker import Worker, Workplace
 
@@ -107,8 +133,6 @@ class Node:
         retry = RetryPolicy(settings.max_attempts, Backoff(settings.retry_seconds, settings.retry_cap_seconds))
         names = tuple(destination.name for destination in self._settings.destinations)
         place = Workplace(model, device, settings.batch_size, settings.lease_seconds, retry, names)
-        if parent is not None:
-            Thread(target=self._stop_when_orphaned, args=(parent,), daemon=True).start()
         Worker(self._database, self._archive, place, utc_now, witness=self._auditor.used).run(self._stop)
 
     def _plan(self, actors: frozenset[Actor]) -> list[tuple[str, Callable[[], None]]]:
@@ -119,13 +143,16 @@ class Node:
             plan.append(("receiver", self._receive))
         if Actor.ASSEMBLER in actors:
             plan.append(("assembler", self._assemble))
-        if Actor.WORKER in actors:
+        for actor in actors & set(APART):
             # Alone it needs no process of its own: this one is.
-            plan.append(("worker", (lambda: self.work(None)) if len(actors) == 1 else self._supervise_worker))
+            run = self._alone(actor) if len(actors) == 1 else partial(self._supervise, actor)
+            plan += [(actor, run)]
         if Actor.COURIER in actors:
             plan += [(f"courier-{one.name}", self._deliver(one)) for one in self._settings.destinations]
         if Actor.HOUSEKEEPER in actors:
             plan.append(("housekeeper", self._keep_house))
+        if Actor.HERALD in actors:
+            plan += self._heralds()
         return plan
 
     def _guard(self, name: str, run: Callable[[], None]) -> None:
@@ -189,7 +216,7 @@ class Node:
 
     def _titles(self) -> dict[str, str]:
         """The AE title of each destination by its name."""
-        return {destination.name: destination.ae_title for destination in self._settings.destinations}
+        return {one.name: one.ae_title for one in self._settings.destinations if one.ae_title}
 
     def _patience(self, *, confirmed: bool) -> Patience:
         """confirmed: whether the destination offers storage commitment."""
@@ -212,27 +239,67 @@ class Node:
     def _deliver(self, destination: DestinationSettings) -> Callable[[], None]:
         """What sends to a destination. Raises Misconfigured."""
         settings, commits = self._settings, destination.storage_commitment
-        peer = make_peer(destination, settings.tls, utc_now())
-        line = Line(peer, settings.listener.ae_title, settings.courier.timeout_seconds)
-        route = Route(destination.name, line, self._patience(confirmed=commits), line if commits else None)
-        witness = partial(self._auditor.sent, Entity.peer(peer.ae_title, peer.host))
+        timeout_s, patience = settings.courier.timeout_seconds, self._patience(confirmed=commits)
+        if destination.url:
+            web = dicomweb.make_line(destination, read_secret(destination), settings.tls, timeout_s)
+            route = Route(destination.name, web, patience)
+        else:
+            line = Line(make_peer(destination, settings.tls, utc_now()), settings.listener.ae_title, timeout_s)
+            route = Route(destination.name, line, patience, line if commits else None)
+        witness = partial(self._auditor.sent, Entity.peer(*destination.address))
         courier = Courier(self._database, self._archive, route, utc_now, witness=witness)
         return lambda: courier.run(self._stop)
 
-    def _supervise_worker(self) -> None:
-        """Keep a worker's process alive; after it died, start another one. Raises Misconfigured on its word."""
-        command = [sys.executable, "-m", "dicomnode", "serve", "--only", "worker", "--child-of", str(os.getpid())]
+    def _heralds(self) -> list[tuple[str, Callable[[], None]]]:
+        """One for each notification, and what they want to hear of. Raises Misconfigured."""
+        everyone = herald.recipients(self._settings)
+        with self._database.begin() as connection:
+            notices.subscribe(connection, herald.subscriptions(self._settings))
+        return [
+            (f"herald-{one.notification.name}", partial(Herald(self._database, one, utc_now).run, self._stop))
+            for one in everyone
+        ]
+
+    def _show(self) -> None:
+        # Imported here: the other actors need no web framework.
+        from dicomnode.web.app import create_app
+        from dicomnode.web.server import serve
+
+        app = create_app(self._settings, self._database, self._archive, self._auditor, utc_now)
+        context = web_context(self._settings.tls, utc_now()) if self._settings.web.tls else None
+        serve(app, self._settings.web, context, self._stop)
+
+    def _supervise(self, actor: Actor) -> None:
+        """Keep an actor's process alive; after it died, start another one.
+
+        Raises Misconfigured on the worker's word. Without the web interface the node goes on, and tries again.
+        """
+        command = [sys.executable, "-m", "dicomnode", "serve", "--only", actor, "--child-of", str(os.getpid())]
         if self._config:
             command += ["--config", str(self._config)]
         while not self._stop.is_set():
-            # A session of its own: Ctrl-C in a terminal reaches the node, which then stops the worker in order.
+            # A session of its own: Ctrl-C in a terminal reaches the node, which then stops the child in order.
             with subprocess.Popen(command, start_new_session=True) as process:
                 self._watch(process)
-            if process.returncode == EXIT_MISCONFIGURED:
+            if self._stop.is_set():
+                return
+            is_hopeless = process.returncode == EXIT_MISCONFIGURED
+            if is_hopeless and actor is Actor.WORKER:
                 raise Misconfigured("the worker cannot start; its reason stands above")
-            if not self._stop.is_set():
-                log.error("the worker ended with %s; starting another", process.returncode)
-                self._stop.wait(_RESTART_S)
+            wait_s = _RETRY_S if is_hopeless else _RESTART_S
+            log.error("the %s ended with %s; starting another in %.0f s", actor, process.returncode, wait_s)
+            self._stop.wait(wait_s)
+
+    def _pulse(self, actors: frozenset[Actor]) -> None:
+        """Until the node stops, leave signs of life of the actors."""
+        process = f"{socket.gethostname()}:{os.getpid()}"
+        while True:
+            with suppress(Unavailable), self._database.begin() as connection:
+                presence.show(connection, actors, process, utc_now())
+            if self._stop.wait(_PULSE_S):
+                break
+        with suppress(Unavailable), self._database.begin() as connection:
+            presence.leave(connection, process)
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         while process.poll() is None and not self._stop.is_set():
@@ -247,7 +314,7 @@ class Node:
     def _stop_when_orphaned(self, parent: int) -> None:
         while not self._stop.wait(0.5):
             if os.getppid() != parent:
-                log.warning("the node is gone; the worker stops")
+                log.warning("the node is gone; its child stops")
                 self._stop.set()
 
 

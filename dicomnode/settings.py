@@ -22,13 +22,15 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from dicomnode.endpoints import DestinationSettings, EndpointSettings, PullerSettings, PullSettings, SourceSettings
 from dicomnode.errors import Misconfigured
+from dicomnode.notification_settings import HeraldSettings, MailSettings, NotificationSettings
 from dicomnode.sections import (
     ArchiveSettings,
     AuditSettings,
     CourierSettings,
     DatabaseSettings,
-    DestinationSettings,
+    HistorySettings,
     ListenerSettings,
     QuerySourceSettings,
     RetentionSettings,
@@ -59,10 +61,17 @@ class Settings(BaseSettings):
     destinations: tuple[DestinationSettings, ...] = Field(
         (), description="where the results go; each gets both objects"
     )
+    sources: tuple[SourceSettings, ...] = Field((), description="where series are pulled from")
+    pull: tuple[PullSettings, ...] = Field((), description="what is pulled by itself, and when; none: nothing is")
+    puller: PullerSettings = PullerSettings()
     rules: tuple[RuleSettings, ...] = Field((), description="which series are analysed; none: all that can be")
     audit: AuditSettings = AuditSettings()
     retention: RetentionSettings = RetentionSettings()
+    history: HistorySettings = HistorySettings()
     web: WebSettings = WebSettings()
+    mail: MailSettings = MailSettings()
+    herald: HeraldSettings = HeraldSettings()
+    notifications: tuple[NotificationSettings, ...] = Field((), description="who is told of what; none: nobody is")
 
     @classmethod
     def settings_customise_sources(
@@ -118,6 +127,7 @@ def load(config: Path | None = None, environ: Mapping[str, str] | None = None) -
     except ValidationError as error:
         raise Misconfigured(_explain(error, config, content)) from None
     _refuse_twin_names(settings)
+    _refuse_unknown_sources(settings)
     return settings, list(_origins(settings, content, config))
 
 
@@ -140,10 +150,37 @@ def _refuse_unknown_variables(variables: Mapping[str, str]) -> None:
 
 
 def _refuse_twin_names(settings: Settings) -> None:
-    for table, entries in (("destinations", settings.destinations), ("rules", settings.rules)):
-        names = [entry.name for entry in entries]
+    for table in ("destinations", "sources", "pull", "rules", "notifications"):
+        names = [entry.name for entry in getattr(settings, table)]
         if twins := {name for name in names if names.count(name) > 1}:
             raise Misconfigured(f"{table}: two have the name {min(twins)!r}")
+
+
+def _refuse_unknown_sources(settings: Settings) -> None:
+    known = {source.name for source in settings.sources}
+    for rule in settings.pull:
+        if rule.source not in known:
+            raise Misconfigured(f"pull (rule {rule.name!r}): there is no source {rule.source!r}")
+
+
+def read_secret(endpoint: EndpointSettings, environ: Mapping[str, str] | None = None) -> str | None:
+    """The password or token of an endpoint; None: it has none. Raises Misconfigured.
+
+    environ: the default is the process environment.
+    """
+    try:
+        if endpoint.secret_file is not None:
+            secret = endpoint.secret_file.read_text(encoding="utf-8").strip()
+        elif endpoint.secret_variable is not None:
+            secret = (os.environ if environ is None else environ).get(endpoint.secret_variable, "")
+        else:
+            return None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not text"
+        raise Misconfigured(f"{endpoint.name}: secret_file: {endpoint.secret_file}: {reason}") from None
+    if not secret or not secret.isprintable():
+        raise Misconfigured(f"{endpoint.name}: {endpoint.secret_file or endpoint.secret_variable} holds no secret")
+    return secret
 
 
 def _explain(error: ValidationError, config: Path | None, content: dict[str, Any]) -> str:

@@ -270,6 +270,25 @@ commitments = Table(
     Column("asked_at", UTCTime, nullable=False),
 )
 
+# Series that a rule found in an archive, so that each is fetched once; `instances`: how many the archive said it has.
+pulls = Table(
+    "pulls",
+    metadata,
+    Column("source", String(64), primary_key=True),
+    Column("series_instance_uid", UID, primary_key=True),
+    Column("study_instance_uid", UID, nullable=False),
+    Column("rule", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("instances", Integer),
+    Column("attempts", Integer, nullable=False),
+    # When it was found, or asked for again: the hours until it is given up count from here.
+    Column("since", UTCTime, nullable=False),
+    Column("updated_at", UTCTime, nullable=False),
+    Column("not_before", UTCTime, nullable=False),
+    Index("ix_pulls_due", "source", "state", "not_before"),
+)
+
 alarms = Table(
     "alarms",
     metadata,
@@ -280,6 +299,42 @@ alarms = Table(
     Column("raised_at", UTCTime, nullable=False),
     Column("cleared_at", UTCTime),
     Index("ix_alarms_open", "kind", "subject", "cleared_at"),
+)
+
+# Which notification wants to be told of what, as the settings say; the herald writes it when it starts.
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("notification", String(64), primary_key=True),
+    Column("topic", String(16), primary_key=True),
+)
+
+# What is to be told to whom: written in the transaction of the cause, one row for each subscription.
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("notification", String(64), nullable=False),
+    Column("topic", String(16), nullable=False),
+    Column("job_id", ForeignKey("jobs.id")),
+    Column("alarm_id", ForeignKey("alarms.id")),
+    Column("reason", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("created_at", UTCTime, nullable=False),
+    Column("not_before", UTCTime, nullable=False),
+    Index("ix_notices_due", "notification", "state", "not_before"),
+)
+
+# Which actor runs where; a row goes when its process ends in order.
+signs_of_life = Table(
+    "signs_of_life",
+    metadata,
+    Column("actor", String(16), primary_key=True),
+    Column("process", String(128), primary_key=True),
+    Column("started_at", UTCTime, nullable=False),
+    Column("seen_at", UTCTime, nullable=False),
 )
 
 refusals = Table(

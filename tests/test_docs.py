@@ -15,11 +15,14 @@ from pydicom.uid import UID
 
 from dicomnode import cli, deliveries, dimse, jobs
 from dicomnode.deliveries import DeliveryEvent, DeliveryState
+from dicomnode.endpoints import DestinationSettings, PullSettings, SourceSettings
 from dicomnode.jobs import JobEvent, JobState
 from dicomnode.node import Actor
+from dicomnode.notification_settings import NotificationSettings
 from dicomnode.phases import WORDS, Phase
-from dicomnode.sections import Criterion, DestinationSettings, RuleSettings
+from dicomnode.sections import Criterion, RuleSettings
 from dicomnode.settings import Settings
+from dicomnode.topics import FIELDS, PATIENT_FIELDS, Topic
 from models.bundle import default_bundle
 from pipeline.assumptions import AssumptionKind
 from pipeline.decoders import DECODABLE_TRANSFER_SYNTAXES
@@ -29,7 +32,13 @@ from pipeline.sr import TITLES
 
 ROOT = Path(__file__).parents[1]
 MARKDOWN = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-LISTS: dict[str, type[BaseModel]] = {"destinations": DestinationSettings, "rules": RuleSettings}
+LISTS: dict[str, type[BaseModel]] = {
+    "destinations": DestinationSettings,
+    "sources": SourceSettings,
+    "pull": PullSettings,
+    "rules": RuleSettings,
+    "notifications": NotificationSettings,
+}
 
 
 def read(name: str) -> str:
@@ -173,3 +182,8 @@ def test_every_flag_and_assumption_is_explained(name: str) -> None:
 @pytest.mark.parametrize("mark", MARKS)
 def test_every_attribute_that_tells_acquisitions_apart_is_named(mark: str) -> None:
     assert mark in read("docs/geometry.md")
+
+
+@pytest.mark.parametrize("name", [*Topic, *sorted(FIELDS | PATIENT_FIELDS)])
+def test_every_event_and_field_of_notifications_is_explained(name: str) -> None:
+    assert f"| `{name}` |" in read("docs/notifications.md")

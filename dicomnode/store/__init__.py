@@ -6,6 +6,8 @@ outbox      results, measurements and deliveries
 subjects    whose study a job is about
 commitments what archives were asked to confirm
 watch       alarms and refusals
+pulls       series that rules found in archives
+presence    which actor runs where
 
 The same statements serve SQLite, where a write transaction is alone, and PostgreSQL, where rows are locked.
 """

@@ -253,9 +253,15 @@ def delivery(connection: Connection, delivery_id: int) -> Delivery:
 
 
 def list_deliveries(
-    connection: Connection, limit: int, *, states: Collection[DeliveryState] = (), destination: str | None = None
+    connection: Connection,
+    limit: int,
+    *,
+    states: Collection[DeliveryState] = (),
+    destination: str | None = None,
+    job_id: int | None = None,
+    before: int | None = None,
 ) -> list[ListedDelivery]:
-    """The newest deliveries, newest first; without states: in any."""
+    """The newest deliveries, newest first; without states: in any. before: those with a smaller id."""
     joined = {**results.c, **deliveries.c}
     columns = [joined[name] for name in ListedDelivery.__dataclass_fields__]
     statement = select(*columns).select_from(deliveries.join(results)).order_by(deliveries.c.id.desc()).limit(limit)
@@ -263,6 +269,10 @@ def list_deliveries(
         statement = statement.where(deliveries.c.state.in_(states))
     if destination is not None:
         statement = statement.where(deliveries.c.destination == destination)
+    if job_id is not None:
+        statement = statement.where(results.c.job_id == job_id)
+    if before is not None:
+        statement = statement.where(deliveries.c.id < before)
     return [ListedDelivery(**row) for row in connection.execute(statement).mappings()]
 
 

@@ -178,19 +178,18 @@ def check_lease(connection: Connection, job_id: int, holder: str) -> None:
         raise LeaseLost(f"job {job_id} was taken over or superseded")
 
 
-def requeue(connection: Connection, job_id: int, now: datetime) -> Job:
+def requeue(connection: Connection, job_id: int, now: datetime, by: str = "an operator") -> Job:
     """Queue an ended job again, its attempts forgotten. Raises Unknown, IllegalMove, or Refused: its files are removed.
 
-    Only the newest revision of a series: the earlier ones know a part of it only.
+    by: who wants it. Only the newest revision of a series: the earlier ones know a part of it only.
     """
     row = job(connection, job_id)
     *earlier, newest = _revisions(connection, row.series_instance_uid)
     if newest.id != job_id:
         raise IllegalMove(f"job {job_id} knows a part of its series only: requeue job {newest.id}")
     _supersede(connection, earlier, row.revision, now)
-    move_job(
-        connection, row, JobEvent.REQUEUE, (now, "by an operator"), {"attempts": 0, "reason": "", "not_before": now}
-    )
+    afresh = {"attempts": 0, "reason": "", "not_before": now}
+    move_job(connection, row, JobEvent.REQUEUE, (now, f"by {by}"), afresh)
     # After the move, which holds retention off until the transaction ends.
     if removed := count_removed(connection, row):
         raise Refused(

@@ -8,7 +8,10 @@ from enum import StrEnum
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
+from dicomnode.store import notices
+from dicomnode.store.notices import Cause
 from dicomnode.tables import alarms, refusals
+from dicomnode.topics import Topic
 
 
 class AlarmKind(StrEnum):
@@ -18,6 +21,8 @@ class AlarmKind(StrEnum):
     DELIVERY = "delivery"
     CONFIRMATION = "confirmation"
     SECURITY = "security"
+    PULL = "pull"
+    NOTICE = "notice"
 
 
 @dataclass(frozen=True)
@@ -49,13 +54,19 @@ def raise_alarm(connection: Connection, kind: AlarmKind, subject: str, reason: s
     if connection.execute(on.values(reason=reason)).rowcount:
         return False
     values = {"kind": kind, "subject": subject, "reason": reason, "raised_at": now}
-    connection.execute(insert(alarms).values(values))
+    alarm_id = connection.scalar(insert(alarms).values(values).returning(alarms.c.id))
+    notices.note(connection, Cause(Topic.ALARM_RAISED, reason, alarm_id=alarm_id), now)
     return True
 
 
 def clear_alarm(connection: Connection, kind: AlarmKind, subject: str, now: datetime) -> bool:
     """Take an alarm off; whether it was on."""
-    return bool(connection.execute(update(alarms).where(_is_on(kind, subject)).values(cleared_at=now)).rowcount)
+    row = connection.execute(select(alarms.c.id, alarms.c.reason).where(_is_on(kind, subject))).one_or_none()
+    if row is None:
+        return False
+    connection.execute(update(alarms).where(alarms.c.id == row.id).values(cleared_at=now))
+    notices.note(connection, Cause(Topic.ALARM_CLEARED, row.reason, alarm_id=row.id), now)
+    return True
 
 
 def is_on(connection: Connection, kind: AlarmKind, subject: str) -> bool:
@@ -90,11 +101,11 @@ def has_refused(connection: Connection, kind: str, calling_ae: str, sop_instance
     return connection.scalar(select(c.id).where(same).limit(1)) is not None
 
 
-def list_refusals(connection: Connection, limit: int) -> list[Refusal]:
-    """The newest refusals."""
+def list_refusals(connection: Connection, limit: int, skip: int = 0) -> list[Refusal]:
+    """The newest refusals, but for so many that are newer still."""
     c = refusals.c
     names = (c.at, c.kind, c.calling_ae, c.address, c.sop_instance_uid, c.reason)
-    return [Refusal(*row) for row in connection.execute(select(*names).order_by(c.id.desc()).limit(limit))]
+    return [Refusal(*row) for row in connection.execute(select(*names).order_by(c.id.desc()).limit(limit).offset(skip))]
 
 
 def _is_on(kind: AlarmKind, subject: str) -> ColumnElement[bool]:

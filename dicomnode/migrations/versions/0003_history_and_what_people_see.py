@@ -82,3 +82,48 @@ def upgrade() -> None:
     with op.batch_alter_table('prior_reports', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_prior_reports_series_instance_uid'), ['series_instance_uid'], unique=False)
         batch_op.create_index('ix_prior_reports_patient', ['patient_id', 'issuer_of_patient_id'], unique=False)
+    op.create_table('signs_of_life',
+    sa.Column('actor', sa.String(length=16), nullable=False),
+    sa.Column('process', sa.String(length=128), nullable=False),
+    sa.Column('started_at', UTCTime(), nullable=False),
+    sa.Column('seen_at', UTCTime(), nullable=False),
+    sa.PrimaryKeyConstraint('actor', 'process', name=op.f('pk_signs_of_life'))
+    )
+    op.create_table('subscriptions',
+    sa.Column('notification', sa.String(length=64), nullable=False),
+    sa.Column('topic', sa.String(length=16), nullable=False),
+    sa.PrimaryKeyConstraint('notification', 'topic', name=op.f('pk_subscriptions'))
+    )
+    op.create_table('notices',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('notification', sa.String(length=64), nullable=False),
+    sa.Column('topic', sa.String(length=16), nullable=False),
+    sa.Column('job_id', sa.Integer(), nullable=True),
+    sa.Column('alarm_id', sa.Integer(), nullable=True),
+    sa.Column('reason', sa.Text(), nullable=False),
+    sa.Column('state', sa.String(length=16), nullable=False),
+    sa.Column('outcome', sa.Text(), nullable=False),
+    sa.Column('attempts', sa.Integer(), nullable=False),
+    sa.Column('created_at', UTCTime(), nullable=False),
+    sa.Column('not_before', UTCTime(), nullable=False),
+    sa.ForeignKeyConstraint(['alarm_id'], ['alarms.id']),
+    sa.ForeignKeyConstraint(['job_id'], ['jobs.id']),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_notices'))
+    )
+    with op.batch_alter_table('notices', schema=None) as batch_op:
+        batch_op.create_index('ix_notices_due', ['notification', 'state', 'not_before'], unique=False)
+    op.create_table('pulls',
+    sa.Column('source', sa.String(length=64), nullable=False),
+    sa.Column('series_instance_uid', sa.String(length=64), nullable=False),
+    sa.Column('study_instance_uid', sa.String(length=64), nullable=False),
+    sa.Column('rule', sa.String(length=64), nullable=False),
+    sa.Column('state', sa.String(length=16), nullable=False),
+    sa.Column('reason', sa.Text(), nullable=False),
+    sa.Column('instances', sa.Integer(), nullable=True),
+    sa.Column('attempts', sa.Integer(), nullable=False),
+    sa.Column('since', UTCTime(), nullable=False),
+    sa.Column('updated_at', UTCTime(), nullable=False),
+    sa.Column('not_before', UTCTime(), nullable=False),
+    sa.PrimaryKeyConstraint('source', 'series_instance_uid', name=op.f('pk_pulls'))
+    )
+    op.create_index('ix_pulls_due', 'pulls', ['source', 'state', 'not_before'], unique=False)
