@@ -6,9 +6,11 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 TRAIL, SYSLOG = "audit", "syslog"
 """What the alarms of the audit trail are about."""
 
+_MOST_STUDIES = 50  # in a message, which stays below what syslog servers take
+
 _ALERTS: dict[DenialKind, Code] = {
     DenialKind.TLS: events.NODE_AUTHENTICATION,
     DenialKind.CALLER: events.NODE_AUTHENTICATION,
@@ -51,6 +55,13 @@ _OUTCOMES = {
     DeliveryEvent.POSTPONE: Outcome.MINOR,
     DeliveryEvent.REJECT: Outcome.SERIOUS,
 }
+
+
+class _Transfer:
+    """Stands for what comes in together where there is no association; it is settled by whom it belongs to."""
+
+    def is_alive(self) -> bool:
+        return True
 
 
 class Auditor:
@@ -104,6 +115,15 @@ class Auditor:
         sender = Entity.peer(instance.calling_ae, association.requestor.address)
         self._transfers.add(association, sender, instance, is_new=is_new)
 
+    @contextmanager
+    def receiving(self, sender: Entity) -> Iterator[Callable[[StoredInstance, bool], None]]:
+        """While something comes in on another way than the listener: what is to be told of each instance."""
+        transfer = _Transfer()
+        try:
+            yield lambda instance, is_new: self._transfers.add(transfer, sender, instance, is_new=is_new)
+        finally:
+            self._transfers.settle(lambda one: one is transfer)
+
     def denied(self, denial: Denial) -> None:
         """The listener denied a peer something."""
         if alert := _ALERTS.get(denial.kind):
@@ -149,7 +169,7 @@ class Auditor:
             Study(subject.study_instance_uid, subject.patient, {}),
             Entity(user or "unidentified", "", address),
         )
-        self.trail.record(events.instances_viewed(self.node, person, study, self._clock()))
+        self.trail.record(events.instances_accessed(self.node, study, Action.READ, self._clock(), person))
 
     def signed_in(self, user: str, address: str, *, succeeded: bool) -> None:
         """A person signed in, or tried to."""
@@ -166,7 +186,16 @@ class Auditor:
     def corrected(self, user: str, address: str, subject: subjects.Subject) -> None:
         """A person marked a result of a study as invalid, or lifted the mark."""
         study, person = Study(subject.study_instance_uid, subject.patient, {}), Entity(user, "", address)
-        self.trail.record(events.instances_judged(self.node, person, study, self._clock()))
+        self.trail.record(events.instances_accessed(self.node, study, Action.UPDATE, self._clock(), person))
+
+    def exported(self, user: str, file: Path, about: Collection[subjects.Subject]) -> None:
+        """A person of this machine had data of studies written into a file."""
+        person, uri, everything = Entity(user, "", self.node.address), file.resolve().as_uri(), list(about)
+        for start in range(0, len(everything), _MOST_STUDIES):
+            studies = [
+                Study(one.study_instance_uid, one.patient, {}) for one in everything[start : start + _MOST_STUDIES]
+            ]
+            self.trail.record(events.data_exported(self.node, person, uri, studies, self._clock()))
 
     def merged(self, user: str, address: str, patients: Sequence[Patient]) -> None:
         """A person said that patients are one, or took that back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -20,12 +20,13 @@ from dicomnode.auditor import Auditor
 from dicomnode.console import AsJson, Config, errors, output, reading, short
 from dicomnode.database import Connection, open_database
 from dicomnode.errors import Refused
-from dicomnode.history import Change, Entry, Standing
+from dicomnode.history import Change, Entry, Standing, VolumePoint
 from dicomnode.node import utc_now
 from dicomnode.settings import Settings, load
 from dicomnode.store import history as store
 from dicomnode.store import subjects
 from dicomnode.store.history import Act
+from dicomnode.store.subjects import Subject
 
 patients = typer.Typer()
 
@@ -56,6 +57,7 @@ def volumes(
     rows = [history.tabulate(entry) for entry in entries]
     if csv:
         cohorts.write_csv(rows, csv)
+        _tell_export(settings, csv, [entry.point for entry in entries])
     if png:
         # Imported here: drawing takes a second that the other commands need not wait for.
         from dicomnode.picture import draw_history
@@ -212,6 +214,7 @@ def cohort(
     if pseudonymise:
         rows = cohorts.pseudonymise(rows, cohorts.read_key(key))
     cohorts.write(rows, out)
+    _tell_export(settings, out, [point for points in by_patient.values() for point in points])
     output.print(f"{len(rows)} measurements of {len(by_patient)} patients: {out}")
 
 
@@ -237,6 +240,16 @@ def _correcting(config: Path | None) -> Iterator[tuple[Connection, Auditor]]:
     auditor = Auditor(settings, database, utc_now)
     with database.begin() as connection:
         yield connection, auditor
+    database.close()
+
+
+def _tell_export(settings: Settings, file: Path, points: Sequence[VolumePoint]) -> None:
+    """Put on the audit trail that data of patients went into a file."""
+    about = dict.fromkeys(
+        Subject(point.study_instance_uid, Patient(point.patient_id, point.issuer_of_patient_id)) for point in points
+    )
+    database = open_database(settings.database_url)
+    Auditor(settings, database, utc_now).exported(getpass.getuser(), file, about)
     database.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -14,13 +15,14 @@ from rich.text import Text
 
 from dicomnode import backup as backups
 from dicomnode.archive import Archive
+from dicomnode.auditor import Auditor
 from dicomnode.backup import FileMode
 from dicomnode.console import AsJson, Config, errors, output, reading, short
 from dicomnode.database import open_database
 from dicomnode.doctor import Level, Visit, examine, examine_settings
 from dicomnode.node import utc_now
 from dicomnode.settings import load
-from dicomnode.store import watch
+from dicomnode.store import subjects, watch
 
 upkeep = typer.Typer()
 
@@ -66,7 +68,10 @@ def backup(
     settings, _ = load(config)
     database = open_database(settings.database_url)
     archive = Archive(settings.archive.path, int(settings.archive.reserve_gb * 1e9))
+    auditor = Auditor(settings, database, utc_now)
     made, content = backups.back_up(database, archive, folder, files, utc_now())
+    with database.read() as connection:
+        auditor.exported(getpass.getuser(), made, subjects.everything(connection))
     database.close()
     what = "listed" if files is FileMode.NONE else "kept"
     output.print(f"{made}: database verified, {content.files} files {what}, {content.size_bytes / 1e9:.2f} GB")

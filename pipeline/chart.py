@@ -57,7 +57,7 @@ def draw_volumes(axes: Axes, points: Sequence[ChartPoint], *, band_percent: floa
     _draw_band(axes, points, band_percent)
     axes.set_ylim(0, max([point.volume_ml for point in points], default=100.0) * 1.25)
     axes.set_ylabel("volume / mL")
-    locator = AutoDateLocator(maxticks=8)
+    locator = AutoDateLocator()
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axes.grid(alpha=0.25)

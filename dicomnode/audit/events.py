@@ -22,6 +22,7 @@ BEGIN_TRANSFERRING = _dcm(110102, "Begin Transferring DICOM Instances")
 INSTANCES_ACCESSED = _dcm(110103, "DICOM Instances Accessed")
 INSTANCES_TRANSFERRED = _dcm(110104, "DICOM Instances Transferred")
 STUDY_DELETED = _dcm(110105, "DICOM Study Deleted")
+EXPORT = _dcm(110106, "Export")
 NETWORK_ENTRY = _dcm(110108, "Network Entry")
 PATIENT_RECORD = _dcm(110110, "Patient Record")
 QUERY = _dcm(110112, "Query")
@@ -43,6 +44,10 @@ RECORDING_STOPPED = _dcm(110133, "Audit Recording Stopped")
 _APPLICATION = _dcm(110150, "Application")
 _DESTINATION = _dcm(110152, "Destination Role ID")
 _SOURCE = _dcm(110153, "Source Role ID")
+_MEDIA = _dcm(110154, "Destination Media")
+
+# CID 405
+_URI = _dcm(110037, "URI")
 
 # CID 404
 _STUDY_UID = _dcm(110180, "Study Instance UID")
@@ -130,15 +135,26 @@ def instances_transferred(transfer: Transfer, result: Result, at: datetime) -> E
     )
 
 
-def instances_accessed(node: Entity, study: Study, action: Action, at: datetime) -> Event:
-    """DICOM Instances Accessed (A.5.3.6): READ for an analysis, DELETE where a part of a study is removed."""
-    return Event(INSTANCES_ACCESSED, action, at, (Participant(node, is_requestor=True),), _subject(study))
+def instances_accessed(node: Entity, study: Study, action: Action, at: datetime, person: Entity | None = None) -> Event:
+    """DICOM Instances Accessed (A.5.3.6).
+
+    READ: for an analysis, or a person is shown them. UPDATE: a person marked a result as invalid, or lifted the mark.
+    DELETE: a part of a study is removed. person: None: the node does it by itself.
+    """
+    alone = (Participant(node, is_requestor=True),)
+    participants = (Participant(person, is_requestor=True), Participant(node)) if person else alone
+    return Event(INSTANCES_ACCESSED, action, at, participants, _subject(study))
 
 
-def instances_viewed(node: Entity, person: Entity, study: Study, at: datetime) -> Event:
-    """DICOM Instances Accessed (A.5.3.6): a person is shown images or data of a study."""
-    participants = (Participant(person, is_requestor=True), Participant(node))
-    return Event(INSTANCES_ACCESSED, Action.READ, at, participants, _subject(study))
+def data_exported(node: Entity, person: Entity, file: str, studies: Sequence[Study], at: datetime) -> Event:
+    """Data Export (A.5.3.4) into a file: studies and patients that it holds something of."""
+    participants = (
+        Participant(person, _SOURCE, is_requestor=True),
+        Participant(node, _SOURCE),
+        Participant(Entity(file, "", ""), _MEDIA, media=_URI),
+    )
+    objects = {(item.id, item.id_type): item for study in studies for item in _subject(study)}
+    return Event(EXPORT, Action.READ, at, participants, tuple(objects.values()))
 
 
 def user_authenticated(node: Entity, person: Entity, kind: Code, at: datetime, *, reason: str = "") -> Event:
@@ -148,15 +164,9 @@ def user_authenticated(node: Entity, person: Entity, kind: Code, at: datetime, *
     return Event(USER_AUTHENTICATION, Action.EXECUTE, at, participants, type=kind, outcome=outcome, reason=reason)
 
 
-def instances_judged(node: Entity, person: Entity, study: Study, at: datetime) -> Event:
-    """DICOM Instances Accessed (A.5.3.6), UPDATE: a person marked a result as invalid, or lifted the mark."""
-    participants = (Participant(node), Participant(person, is_requestor=True))
-    return Event(INSTANCES_ACCESSED, Action.UPDATE, at, participants, _subject(study))
-
-
 def patients_linked(node: Entity, person: Entity, patients: Sequence[Patient], at: datetime) -> Event:
     """Patient Record (CID 400): a person said that patients are one, or took that back."""
-    participants = (Participant(node), Participant(person, is_requestor=True))
+    participants = (Participant(person, is_requestor=True), Participant(node))
     return Event(PATIENT_RECORD, Action.UPDATE, at, participants, tuple(_person(patient) for patient in patients))
 
 

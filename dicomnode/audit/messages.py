@@ -85,11 +85,12 @@ class Entity:
 
 @dataclass(frozen=True)
 class Participant:
-    """An entity and what it does in the event (ActiveParticipant)."""
+    """An entity and what it does in the event (ActiveParticipant). media: of which kind it is, if it is a medium."""
 
     entity: Entity
     role: Code | None = None
     is_requestor: bool = False
+    media: Code | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,8 @@ def _add_participant(root: ET.Element, participant: Participant) -> None:
         found.set("NetworkAccessPointTypeCode", "2" if _is_ip_address(entity.address) else "1")
     if participant.role:
         _add_code(found, "RoleIDCode", participant.role)
+    if participant.media:
+        _add_code(ET.SubElement(found, "MediaIdentifier"), "MediaType", participant.media)
 
 
 def _add_object(root: ET.Element, item: Object) -> None:

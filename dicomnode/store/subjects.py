@@ -1,4 +1,4 @@
-"""Whose study a job is about: for the audit trail alone."""
+"""Whose studies jobs and files are about: for the audit trail alone."""
 
 from __future__ import annotations
 
@@ -25,3 +25,10 @@ def of_jobs(connection: Connection, job_ids: Collection[int]) -> dict[int, Subje
     statement = select(jobs.c.id, s.study_instance_uid, s.patient_id, s.issuer_of_patient_id).join(series)
     rows = connection.execute(statement.where(jobs.c.id.in_(job_ids)))
     return {job_id: Subject(study_uid, Patient(patient_id, issuer)) for job_id, study_uid, patient_id, issuer in rows}
+
+
+def everything(connection: Connection) -> list[Subject]:
+    """Every study that the database names."""
+    s = series.c
+    statement = select(s.study_instance_uid, s.patient_id, s.issuer_of_patient_id).distinct()
+    return [Subject(study_uid, Patient(*patient)) for study_uid, *patient in connection.execute(statement)]

@@ -17,6 +17,7 @@ from tests.audit_messages import SCHEMA, kind, parse
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NODE = Entity("4711", "PANCREAS", "node.example.org")
 PEER = Entity.peer("CT1", "10.1.2.3")
+READER = Entity("reader", "", "10.1.2.4")
 CT = "1.2.840.10008.5.1.4.1.1.2"
 STUDY = Study("1.2.3", Patient("P-1", "CLINIC"), {CT: 300})
 IN, OUT = Transfer(PEER, NODE, STUDY), Transfer(NODE, PEER, STUDY)
@@ -32,6 +33,10 @@ KINDS: list[tuple[Event, str, str | None, str]] = [
     (events.instances_transferred(IN, Result(Action.CREATE), NOW), "110104", None, "C"),
     (events.instances_transferred(OUT, Result(Action.READ), NOW), "110104", None, "R"),
     (events.instances_accessed(NODE, STUDY, Action.READ, NOW), "110103", None, "R"),
+    (events.instances_accessed(NODE, STUDY, Action.UPDATE, NOW, READER), "110103", None, "U"),
+    (events.data_exported(NODE, READER, "file:///backup/node.db", [STUDY, STUDY], NOW), "110106", None, "R"),
+    (events.patients_linked(NODE, READER, [STUDY.patient, Patient("P-2", "")], NOW), "110110", None, "U"),
+    (events.user_authenticated(NODE, READER, events.LOGIN, NOW), "110114", "110122", "E"),
     (events.study_deleted(NODE, STUDY, NOW), "110105", None, "D"),
     (events.query_sent(NODE, PEER, ASKED, NOW), "110112", None, "E"),
     (events.security_alert(NODE, PEER, events.NODE_AUTHENTICATION, "why", NOW), "110113", "110126", "E"),
@@ -66,7 +71,8 @@ def test_every_function_of_the_module_is_among_them() -> None:
     functions = {name for name in made if callable(getattr(events, name)) and not name.startswith("_")}
     assert functions - {"Study", "Transfer", "Result", "Query"} == {
         "application_started", "application_stopped", "network_entered", "network_left", "transfer_begun",
-        "instances_transferred", "instances_accessed", "study_deleted", "query_sent", "security_alert",
+        "instances_transferred", "instances_accessed", "study_deleted", "query_sent", "security_alert", "data_exported",
+        "patients_linked", "user_authenticated",
     }  # fmt: skip
 
 
@@ -142,3 +148,13 @@ def test_times_are_utc_whatever_the_zone() -> None:
     there = NOW.astimezone(timezone(timedelta(hours=-7)))
     message = encode(events.application_started(NODE, there))
     assert message.find("EventIdentification").get("EventDateTime") == "2026-01-02T03:04:05.000+00:00"
+
+
+def test_an_export_names_person_process_medium_and_each_study_once() -> None:
+    other = Study("1.2.4", STUDY.patient, {})
+    message = encode(events.data_exported(NODE, READER, "file:///b/node.db", [STUDY, other, STUDY], NOW))
+    told = [(one.get("UserID"), one.get("UserIsRequestor")) for one in message.findall("ActiveParticipant")]
+    assert told == [("reader", "true"), ("4711", "false"), ("file:///b/node.db", "false")]
+    assert message.find("ActiveParticipant/MediaIdentifier/MediaType").get("csd-code") == "110037"
+    objects = [one.get("ParticipantObjectID") for one in message.findall("ParticipantObjectIdentification")]
+    assert objects == ["1.2.3", "P-1", "1.2.4"]
