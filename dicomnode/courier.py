@@ -163,6 +163,7 @@ class Courier:
         until = now + timedelta(seconds=report_s)
         asked = []
         with self._database.begin() as connection:
+            commitments.adopt(connection, self._route.name, now)
             for delivery in commitments.to_ask(connection, self._route.name, now):
                 if self._route.patience.is_over(delivery, now):
                     silent = Outcome(DeliveryEvent.POSTPONE, "no report on the storage commitment")

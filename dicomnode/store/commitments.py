@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, func, insert, select
+from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from dicomnode.deliveries import Delivery, DeliveryEvent, DeliveryState, Outcome
 from dicomnode.store import outbox
@@ -22,8 +22,9 @@ class Asked:
 
 
 def is_any_to_ask(connection: Connection, destination: str, now: datetime) -> bool:
-    """Whether a delivery is sent and neither confirmed nor still to be reported on."""
-    return connection.scalar(select(deliveries.c.id).where(_to_ask(destination, now)).limit(1)) is not None
+    """Whether a delivery is sent and neither confirmed nor still to be reported on, or was never to be until now."""
+    either = _to_ask(destination, now) | _unpromised(destination)
+    return connection.scalar(select(deliveries.c.id).where(either).limit(1)) is not None
 
 
 def to_ask(connection: Connection, destination: str, now: datetime) -> list[Delivery]:
@@ -31,6 +32,11 @@ def to_ask(connection: Connection, destination: str, now: datetime) -> list[Deli
     statement = select(deliveries.c.id).where(_to_ask(destination, now)).order_by(deliveries.c.id).limit(100)
     keys = list(connection.scalars(statement.with_for_update(skip_locked=True)))
     return [outbox.delivery(connection, key) for key in keys]
+
+
+def adopt(connection: Connection, destination: str, now: datetime) -> None:
+    """Let what was sent before storage commitment was switched on be asked for too; its time counts from now."""
+    connection.execute(update(deliveries).where(_unpromised(destination)).values(report_until=now, since=now))
 
 
 def ask(connection: Connection, delivery_id: int, transaction_uid: str, now: datetime, until: datetime) -> None:
@@ -63,9 +69,9 @@ def asked(connection: Connection, transaction_uid: str) -> list[Asked]:
     ]
 
 
-def count_overdue(connection: Connection, destination: str, sent_before: datetime) -> int:
-    """How many deliveries were sent before that time and are not confirmed, though they are to be."""
-    there = (deliveries.c.destination == destination) & (deliveries.c.sent_at <= sent_before)
+def count_overdue(connection: Connection, destination: str, before: datetime) -> int:
+    """How many deliveries are to be confirmed since that time or longer, and are not."""
+    there = (deliveries.c.destination == destination) & (deliveries.c.since <= before)
     statement = select(func.count()).select_from(deliveries).where(there & _awaiting())
     return connection.scalar(statement) or 0
 
@@ -76,3 +82,8 @@ def _to_ask(destination: str, now: datetime) -> ColumnElement[bool]:
 
 def _awaiting() -> ColumnElement[bool]:
     return (deliveries.c.state == DeliveryState.SENT) & deliveries.c.report_until.is_not(None)
+
+
+def _unpromised(destination: str) -> ColumnElement[bool]:
+    is_sent = (deliveries.c.destination == destination) & (deliveries.c.state == DeliveryState.SENT)
+    return is_sent & deliveries.c.report_until.is_(None)

@@ -74,6 +74,20 @@ def test_where_no_commitment_is_declared_sent_is_the_end(make_bench: Callable[..
     assert bench.alarms() == []
 
 
+def test_what_was_sent_before_commitment_was_switched_on_is_asked_for(make_bench: Callable[..., Outbox]) -> None:
+    archive = CommittingArchive()
+    bench = make_bench(archive, Patience(Backoff(10, 900), 96 * HOUR_S))
+    bench.courier.step()
+    bench.advance(1000 * HOUR_S)  # longer ago than anything is tried
+    bench.patience = PATIENCE
+    bench.start()
+    bench.courier.step()
+    assert (bench.states(), bench.alarms(), len(archive.actions)) == (["sent", "sent"], [], 1)
+    with bench.listening() as port:
+        assert archive.report_to(port, archive.report()) == 0x0000
+    assert bench.states() == ["confirmed", "confirmed"]
+
+
 def answer_at_once(archive: CommittingArchive, association: Association) -> None:
     assert send_report(association, archive.report()) == 0x0000
 
