@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
+from fastapi.telemetry import TelemetryConfig
 
-from dicomnode.web import pages, signin
+from dicomnode.web import actions, api, health, metrics, pages, patients, signin, viewer
 from dicomnode.web.accounts import Accounts, Role
 from dicomnode.web.faults import add_faults
 from dicomnode.web.security import Guard
@@ -24,7 +25,17 @@ if TYPE_CHECKING:
     from dicomnode.database import Database
     from dicomnode.settings import Settings
 
-FOR_VIEWERS: tuple[APIRouter, ...] = (pages.router,)
+_MOST_BYTES = 64 * 1024  # of a form; what takes more says so in its own route
+_SILENT: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}  # paths name patients
+
+FOR_VIEWERS: tuple[APIRouter, ...] = (
+    pages.router, actions.router, patients.router, viewer.router, api.router, api.pages,
+)  # fmt: skip
 """What nobody gets to who may not look."""
 
 
@@ -35,14 +46,22 @@ def create_app(
     web = settings.web
     accounts = Accounts(web.users) if web.users else None
     sessions = Sessions(timedelta(minutes=web.session_minutes))
-    app = FastAPI(title="dicomnode", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="dicomnode",
+        docs_url=None,  # those pages are fetched from the internet
+        redoc_url=None,
+        openapi_url=None,
+        max_body_size=_MOST_BYTES,
+        telemetry=_SILENT,
+    )
     app.state.site = Site(settings, database, archive, auditor, clock, accounts, sessions)
     app.state.templates = make_templates()
     any_name = not web.is_loopback and not web.names
     app.add_middleware(Guard, names=web.names, is_https=web.tls or web.proxy is not None, any_name=any_name)
     add_faults(app)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
-    app.include_router(signin.router)
+    for router in (signin.router, health.router, metrics.router):
+        app.include_router(router)
     for router in FOR_VIEWERS:
         app.include_router(router, dependencies=[Depends(signin.Needs(Role.VIEWER))])
     return app

@@ -35,7 +35,8 @@ def tell(request: Request, status: int, detail: str, headers: dict[str, str] | N
         problem = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
         return JSONResponse(problem, status, headers, media_type="application/problem+json")
     visitor = getattr(request.state, "visitor", None)
-    answer = render(request, "error.html", visitor, status, title=HTTPStatus(status).phrase, detail=detail)
+    answer = render(request, "error.html", visitor, title=HTTPStatus(status).phrase, detail=detail)
+    answer.status_code = status
     answer.headers.update(headers or {})
     return answer
 

@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 from pydicom.uid import UID
 
+from dicomnode.web import advice
+
 
 def short(moment: datetime | None) -> str:
     """A time in UTC to the second, or nothing."""
@@ -38,6 +40,11 @@ def span(seconds: float) -> str:
     return f"{hours} h {minutes % 60} min" if hours < 48 else f"{days} d {hours % 24} h"
 
 
+def lasting(since: datetime, now: datetime) -> str:
+    """For how long something lasts: `for 3 min`."""
+    return f"for {span((now - since).total_seconds())}"
+
+
 def iso(moment: datetime) -> str:
     """As `<time datetime>` and the API have it."""
     return moment.isoformat(timespec="seconds")
@@ -57,8 +64,24 @@ def kind(sop_class_uid: str) -> str:
     return {"Segmentation Storage": "SEG", "Comprehensive 3D SR Storage": "SR"}.get(name, name.removesuffix(" Storage"))
 
 
+def image_count(count: int, expected: int | None) -> str:
+    """How many images there are, and of how many."""
+    return str(count) if expected is None else f"{count} of {expected}"
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
-    "ago": ago, "span": span, "iso": iso, "short": short, "tail": tail, "acquired": acquired, "kind": kind,
+    "acquired": acquired,
+    "ago": ago,
+    "alarm_advice": advice.on_alarm,
+    "delivery_advice": advice.on_delivery,
+    "image_count": image_count,
+    "iso": iso,
+    "job_advice": advice.on_job,
+    "kind": kind,
+    "lasting": lasting,
+    "look": advice.look,
     "path": lambda text: quote(str(text), safe=""),
-}  # fmt: skip
+    "short": short,
+    "tail": tail,
+}
 """By the name that templates use."""

@@ -23,7 +23,7 @@ class SignInNeeded(Exception):
     """Nobody is signed in: a page leads to the sign-in, the API answers 401."""
 
 
-def identify(request: Request, here: Site) -> Visitor | None:
+def identify(request: Request, here: Here) -> Visitor | None:
     """Who asks; None: nobody who is known. Raises HTTPException 429 where a token was wrong too often."""
     address = request.client.host if request.client else ""
     if here.accounts is None:
@@ -113,7 +113,9 @@ def sign_in(
         for key in keys:
             here.throttle.fail(key, now)
         problem = "Name or password is wrong."
-        return render(request, "login.html", None, 403, to=_inside(to), problem=problem)
+        refusal = render(request, "login.html", None, to=_inside(to), problem=problem)
+        refusal.status_code = 403
+        return refusal
     for key in keys:
         here.throttle.succeed(key)
     answer = RedirectResponse(_inside(to), 303)

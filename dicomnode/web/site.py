@@ -18,11 +18,18 @@ from dicomnode.settings import Settings
 from dicomnode.store import subjects
 from dicomnode.web import filters
 from dicomnode.web.accounts import Accounts
+from dicomnode.web.overlay import Lightbox
 from dicomnode.web.sessions import Sessions, Sightings, Throttle, Visitor
 
 FOLDER = Path(__file__).parent
 
-NAVIGATION = (("/", "Overview"), ("/jobs", "Jobs"), ("/deliveries", "Deliveries"), ("/refusals", "Refusals"))
+NAVIGATION = (
+    ("/", "Overview"),
+    ("/jobs", "Jobs"),
+    ("/patients", "Patients"),
+    ("/deliveries", "Deliveries"),
+    ("/refusals", "Refusals"),
+)
 """Path and name of each page that every page leads to."""
 
 
@@ -42,6 +49,7 @@ class Site:
     sessions: Sessions
     throttle: Throttle = field(default_factory=Throttle)
     sightings: Sightings = field(default_factory=Sightings)
+    lightbox: Lightbox = field(default_factory=Lightbox)
 
     def saw(self, visitor: Visitor, job_ids: Collection[int]) -> None:
         """Record that a person was shown patient data or images of these jobs; of each study once in a while."""
@@ -62,12 +70,12 @@ Here = Annotated[Site, Depends(_here)]
 """The site, for a handler's parameter."""
 
 
-def render(request: Request, template: str, visitor: Visitor | None, status: int = 200, **context: Any) -> Response:
+def render(request: Request, template: str, visitor: Visitor | None, **context: Any) -> Response:
     """A page. visitor: None where nobody is signed in."""
     site: Site = request.app.state.site
     environment: Environment = request.app.state.templates
     shown = {"request": request, "visitor": visitor, "site": site, "now": site.clock(), **context}
-    return Response(environment.get_template(template).render(shown), status, media_type="text/html; charset=utf-8")
+    return Response(environment.get_template(template).render(shown), media_type="text/html; charset=utf-8")
 
 
 def make_templates() -> Environment:
