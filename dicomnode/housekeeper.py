@@ -1,4 +1,4 @@
-"""Housekeeper: the fifth actor. It removes what retention lets go, and raises and clears the alarm of the disk."""
+"""Housekeeper: the fifth actor. It removes what retention lets go, and watches the disk and this node's certificate."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from threading import Event
 
 from dicomnode.archive import Archive
 from dicomnode.database import Database
+from dicomnode.dimse.security import RENEW_WITHIN, expires_at
 from dicomnode.retention import Files, Holding, RetentionRule, due, why_kept
 from dicomnode.store import retention, watch
 
@@ -21,10 +23,15 @@ _AT_ONCE = 200  # files that go in one transaction, which keeps the receiver wai
 
 @dataclass(frozen=True)
 class Household:
-    """What the housekeeper goes by. promising: the destinations whose archive promises storage commitment."""
+    """What the housekeeper goes by.
+
+    promising: the destinations whose archive promises storage commitment. certificate: this node's, PEM; None: it has
+    none.
+    """
 
     rule: RetentionRule
     promising: tuple[str, ...] = ()
+    certificate: Path | None = None
 
 
 class Housekeeper:
@@ -63,6 +70,7 @@ class Housekeeper:
         if self._tidied_at is None or now - self._tidied_at >= _TIDY_EVERY:
             self._tidied_at = now
             self._mark(now)
+            self._watch_certificate(now)
         return self._remove()
 
     def _watch_disk(self, now: datetime) -> None:
@@ -75,6 +83,18 @@ class Housekeeper:
                 log.error("instances are refused: %s", reason)
             if not reason and watch.clear_alarm(connection, watch.AlarmKind.DISK, "archive", now):
                 log.warning("the archive can be written again")
+
+    def _watch_certificate(self, now: datetime) -> None:
+        if self._household.certificate is None:
+            return
+        ends = expires_at(self._household.certificate)
+        with self._database.begin() as connection:
+            if ends - now >= RENEW_WITHIN:
+                watch.clear_alarm(connection, watch.AlarmKind.CERTIFICATE, "node", now)
+                return
+            reason = f"this node's certificate ends at {ends:%Y-%m-%d %H:%M} UTC, and peers refuse it from then on"
+            if watch.raise_alarm(connection, watch.AlarmKind.CERTIFICATE, "node", reason, now):
+                log.warning("%s", reason)
 
     def _mark(self, now: datetime) -> None:
         for files in filter(self._household.rule.concerns, Files):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dicomnode.errors import Misconfigured
@@ -17,6 +17,10 @@ _SUITES = ":".join(
 )
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _FORBIDDEN_MODE = 0o027  # of a private key: nobody but its owner writes it, nobody but owner and group reads it
+
+
+RENEW_WITHIN = timedelta(days=30)
+"""Before a certificate ends somebody is to be told."""
 
 
 def server_context(tls: TLSSettings, now: datetime) -> ssl.SSLContext:

@@ -8,15 +8,15 @@ from datetime import timedelta
 from pathlib import Path
 
 from dicomnode.dimse import client_context, server_context
-from dicomnode.dimse.security import expires_at
+from dicomnode.dimse.security import RENEW_WITHIN, expires_at
 from dicomnode.doctor.finding import Finding, Stores, Visit, failure, ok, warning
+from dicomnode.endpoints import EndpointSettings
 from dicomnode.errors import Misconfigured
 from dicomnode.node import load_model
-from dicomnode.sections import DestinationSettings, QuerySourceSettings
+from dicomnode.sections import QuerySourceSettings
 from dicomnode.store import inventory
 
 _SKEW = timedelta(minutes=1)
-_SOON = timedelta(days=30)
 _UNSYNCHRONISED = 5  # TIME_ERROR of adjtimex(2)
 
 
@@ -72,7 +72,11 @@ def _is_synchronised() -> bool | None:
 def check_certificates(visit: Visit) -> Iterator[Finding]:
     """Whether what TLS needs is there, fits together and is valid, for the listener and each destination."""
     settings = visit.settings
-    peers: list[DestinationSettings | QuerySourceSettings] = [*settings.destinations, settings.query_source]
+    peers: list[EndpointSettings | QuerySourceSettings] = [
+        *settings.destinations,
+        *settings.sources,
+        settings.query_source,
+    ]
     speakers = [peer for peer in peers if peer.tls]
     if not settings.listener.tls and not speakers:
         yield ok("certificates", "TLS is off")
@@ -92,7 +96,7 @@ def _check_expiry(name: str, certificate: Path | None, visit: Visit) -> Iterator
         return
     left = expires_at(certificate) - visit.now
     text = f"{name} fits its key and is valid for {left.days} days more"
-    if left < _SOON:
+    if left < RENEW_WITHIN:
         yield warning("certificates", text, "have it renewed; peers refuse it from then on")
     else:
         yield ok("certificates", text)

@@ -21,6 +21,7 @@ class AlarmKind(StrEnum):
     DELIVERY = "delivery"
     CONFIRMATION = "confirmation"
     SECURITY = "security"
+    CERTIFICATE = "certificate"
     PULL = "pull"
     NOTICE = "notice"
 

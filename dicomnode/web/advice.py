@@ -9,6 +9,7 @@ _ALARMS = {
     "disk": "Make room or extend the disk, or set [retention]; the node goes on by itself.",
     "delivery": "Remove the cause, such as a PACS that is away or refuses the results; then retry the deliveries.",
     "confirmation": "See that the PACS reaches the node's port and knows its AE title; the results are in the PACS.",
+    "certificate": "Have it renewed, put it where tls.certificate says, and start the node again.",
     "security": "See to the disk of the audit trail, or to the syslog server; nothing is lost meanwhile.",
 }
 

@@ -1,9 +1,10 @@
-"""Retention and the alarm of the disk: real files, a real SQLite file, a clock that only the test moves."""
+"""Retention, the alarms of disk and certificate: real files, a real database, a clock that only the test moves."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from dicomnode.archive import Archive
 from dicomnode.deliveries import DeliveryEvent, Outcome
+from dicomnode.dimse.security import expires_at
 from dicomnode.errors import Refused
 from dicomnode.housekeeper import Household, Housekeeper
 from dicomnode.jobs import JobEvent, JobState, RetryPolicy
@@ -19,6 +21,7 @@ from dicomnode.lifecycle import Backoff
 from dicomnode.receiver import COERCION, DUPLICATE_DIFFERS, Receiver, Unacceptable
 from dicomnode.retention import RetentionRule
 from dicomnode.store import outbox, queue, receiving, retention
+from tests.certificates import make_identity
 from tests.house import ACCEPT, START, House
 from tests.phantom import PhantomOptions, write_series
 from tests.volumes import counting
@@ -258,3 +261,18 @@ def test_a_failed_step_does_not_end_the_housekeeper(house: House, monkeypatch: p
 
     monkeypatch.setattr(Archive, "probe", lambda _: 1 / 0)
     Housekeeper(house.database, house.archive, Household(RetentionRule()), lambda: START).run(Stop())
+
+
+def test_a_certificate_that_ends_soon_is_an_alarm_until_it_is_renewed(tmp_path: Path) -> None:
+    house, own = House(tmp_path), make_identity(tmp_path / "tls").certificate
+    ends = expires_at(own)
+
+    def alarms_at(now: datetime) -> list[tuple[str, str]]:
+        household = Household(RetentionRule(None, None), certificate=own)
+        Housekeeper(house.database, house.archive, household, lambda: now).step()
+        return [(alarm.kind, alarm.subject) for alarm in house.alarms()]
+
+    assert alarms_at(ends - timedelta(days=31)) == []
+    assert alarms_at(ends - timedelta(days=29)) == [("certificate", "node")]
+    assert alarms_at(ends - timedelta(days=31)) == []
+    house.database.close()
