@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -13,14 +14,14 @@ from dicomnode.sections import HistorySettings
 from pipeline.chart import ChartPoint, draw_volumes
 
 
-def draw_history(entries: Sequence[Entry], bands: HistorySettings, path: Path) -> None:
+def draw_history(entries: Sequence[Entry], bands: HistorySettings, target: Path | IO[bytes]) -> None:
     """Write a PNG of the volumes over time; what was not found or has no date is not in it."""
     figure = Figure(figsize=(9, 5), dpi=120, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
     draw_volumes(axes, to_chart(entries), band_percent=bands.within_percent)
     axes.set_title("Pancreas volume (AI, unverified, not for diagnosis)", fontsize=11)
-    canvas.print_png(path)
+    canvas.print_png(target)
 
 
 def to_chart(entries: Sequence[Entry]) -> list[ChartPoint]:

@@ -35,9 +35,13 @@ class Act:
 
 @dataclass(frozen=True)
 class KnownPatient:
-    """A patient with measurements. name: of the series that came last. merged_into: whom the measurements count for."""
+    """A patient with measurements. name: of the series that came last. merged_into: whom the measurements count for.
+
+    job_id: one of their jobs.
+    """
 
     patient: Patient
+    job_id: int
     name: str
     sex: str
     birth_date: str
@@ -105,7 +109,13 @@ def patients(connection: Connection, search: str, limit: int) -> list[KnownPatie
     c = series.c
     newest = func.max(c.acquired_at)
     statement = (
-        select(c.patient_id, c.issuer_of_patient_id, newest, func.count(c.series_instance_uid.distinct()))
+        select(
+            c.patient_id,
+            c.issuer_of_patient_id,
+            newest,
+            func.count(c.series_instance_uid.distinct()),
+            func.max(jobs.c.id),
+        )
         .join_from(measurements, jobs)
         .join(series)
         .where(c.patient_id != "")
@@ -118,13 +128,13 @@ def patients(connection: Connection, search: str, limit: int) -> list[KnownPatie
         statement = statement.where(or_(*wanted))
     links = _links(connection)
     known = []
-    for patient_id, issuer, last, count in connection.execute(statement).all():
+    for patient_id, issuer, last, count, job_id in connection.execute(statement).all():
         patient = Patient(patient_id, issuer)
         labels = (c.patient_name, c.patient_sex, c.patient_birth_date)
         theirs = (c.patient_id == patient_id) & (c.issuer_of_patient_id == issuer)
         row = connection.execute(select(*labels).where(theirs).order_by(c.acquired_at.desc()).limit(1)).one()
         root = _root(links, patient)
-        known.append(KnownPatient(patient, *row, count, last, None if root == patient else root))
+        known.append(KnownPatient(patient, job_id, *row, count, last, None if root == patient else root))
     return known
 
 

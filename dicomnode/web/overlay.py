@@ -5,9 +5,11 @@ A mask is laid on the slice that its SEG frame names as its source (PS3.3 C.7.6.
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby, pairwise
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from pipeline.errors import NotImageData, UnfitGeometry
 from pipeline.planes import READING_ERRORS, Plane
 from pipeline.series import Series, open_series
 
+_OPENED = 4  # series are kept opened, without their voxels
 _TOLERANCE_MM = 0.01
 _LEAST_SHARE = 0.2  # of a direction along an axis of the patient, for its letter to be written: 11 degrees
 _HEAD = 2  # the axis of the patient from the feet to the head
@@ -59,7 +62,8 @@ class Overlay:
     """A series with what was marked in it.
 
     slices: in the order in which they are read: from the head down, from the front back, from right to left.
-    spacing_mm: between rows, between columns. remarks: what was assumed about the series, or left out of it.
+    spacing_mm: between rows, between columns. volume_ml: of all masks. remarks: what was assumed about the series, or
+    left out of it.
     """
 
     slices: tuple[Slice, ...]
@@ -67,6 +71,7 @@ class Overlay:
     columns: int
     spacing_mm: tuple[float, float]
     sides: Sides
+    volume_ml: float
     remarks: tuple[str, ...]
 
 
@@ -92,8 +97,22 @@ def open_overlay(images: Sequence[Path], segmentation: Path | None) -> Overlay:
         columns=first.columns,
         spacing_mm=(first.spacing_mm[0], first.spacing_mm[1]),
         sides=Sides(*(_letters(direction) for direction in (-column, row, column, -row))),
+        volume_ml=sum(one.area_mm2 for one in slices) * series.grid.geometry.spacing_between_slices / 1000,
         remarks=tuple(one.text for one in series.assumptions),
     )
+
+
+class Lightbox:
+    """The overlays that were looked at last; one is opened at a time, and only once for all who look at it."""
+
+    def __init__(self) -> None:
+        self._open = lru_cache(_OPENED)(open_overlay)
+        self._turn = threading.Lock()
+
+    def show(self, images: Sequence[Path], segmentation: Path | None) -> Overlay:
+        """As `open_overlay`."""
+        with self._turn:
+            return self._open(tuple(images), segmentation)
 
 
 def read_slice(plane: Plane) -> bytes:

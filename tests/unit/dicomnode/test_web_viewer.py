@@ -1,0 +1,93 @@
+"""The overlay viewer's page and what it fetches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import update
+
+from dicomnode.store import history, queue, viewing
+from dicomnode.tables import instances, measurements
+from dicomnode.web import overlay
+from pipeline.series import open_series, read_volume
+from tests.clinic import SHAPE, Clinic, fast_model
+from tests.patients import ACT
+
+
+@pytest.fixture
+def clinic(tmp_path: Path) -> Clinic:
+    return Clinic(tmp_path)
+
+
+def browse(clinic: Clinic) -> TestClient:
+    return TestClient(clinic.app(), base_url="http://localhost")
+
+
+def test_every_slice_is_sent_as_it_was_measured(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+    original = overlay.open_series
+    monkeypatch.setattr(overlay, "open_series", lambda paths: opened.append(paths) or original(paths))
+    job_id = clinic.measure()
+    client = browse(clinic)
+    page = client.get(f"/jobs/{job_id}/overlay").text
+    for told in ("Pancreas 35.8 mL", "AI, unverified, not for diagnosis", "threshold 1", f"/patients/{job_id}"):
+        assert told in page
+    listed = client.get(f"/jobs/{job_id}/overlay/slices").json()
+    assert (len(listed["slices"]), listed["rows"], listed["columns"]) == SHAPE
+    assert listed["spacing_mm"] == [4.0, 4.0]
+    assert listed["sides"] == {"top": "A", "right": "L", "bottom": "P", "left": "R"}
+    marked = [number for number, one in enumerate(listed["slices"], 1) if one["outline"]]
+    assert f"slices {marked[0]} to {marked[-1]}" in page
+    with clinic.database.read() as connection:
+        sources = viewing.sources(connection, queue.job(connection, job_id))
+    hounsfield = read_volume(open_series([clinic.archive.path(image) for image in sources.images])).hounsfield
+    for number in (1, 9, 20):
+        answer = client.get(f"/jobs/{job_id}/overlay/slices/{number}")
+        assert answer.headers["content-encoding"] == "gzip"
+        assert answer.headers["cache-control"] == "no-store"
+        np.testing.assert_array_equal(np.frombuffer(answer.content, "<i2"), hounsfield[number - 1].ravel())
+    for number in (0, 21):
+        assert client.get(f"/jobs/{job_id}/overlay/slices/{number}").status_code == 404
+    assert len(opened) == 1
+
+
+def test_images_that_retention_removed_are_said_to_be_gone(clinic: Clinic) -> None:
+    job_id = clinic.measure()
+    with clinic.database.begin() as connection:
+        connection.execute(update(instances).where(instances.c.id <= 2).values(removed_at=clinic.now, path=""))
+    answer = browse(clinic).get(f"/jobs/{job_id}/overlay")
+    assert answer.status_code == 200
+    assert "2 files were removed by retention" in answer.text
+    assert "<canvas" not in answer.text
+    assert browse(clinic).get(f"/jobs/{job_id}/overlay/slices/1").status_code == 410
+
+
+def test_a_mask_that_is_not_what_was_measured_is_not_shown(clinic: Clinic) -> None:
+    job_id = clinic.measure()
+    with clinic.database.begin() as connection:
+        connection.execute(update(measurements).values(volume_ml=40.0))
+    assert "the stored mask holds 35.8 mL, measured were 40.0 mL" in browse(clinic).get(f"/jobs/{job_id}/overlay").text
+
+
+def test_case_23_slices_are_shown_where_nothing_was_found(clinic: Clinic) -> None:
+    job_id = clinic.measure(fast_model(3000))
+    page = browse(clinic).get(f"/jobs/{job_id}/overlay").text
+    assert "Pancreas not found" in page
+    assert "nothing marked" in page
+    assert not any(one["outline"] for one in browse(clinic).get(f"/jobs/{job_id}/overlay/slices").json()["slices"])
+
+
+def test_case_14_a_series_that_makes_no_volume_says_why(clinic: Clinic) -> None:
+    page = browse(clinic).get(f"/jobs/{clinic.receive(missing=[7])}/overlay").text
+    assert "The job is queued" in page
+    assert "The images cannot be shown:</strong> 1 slice is missing between" in page
+
+
+def test_an_invalid_result_says_so(clinic: Clinic) -> None:
+    job_id = clinic.measure()
+    with clinic.database.begin() as connection:
+        history.invalidate(connection, job_id, ACT)
+    assert "Marked as invalid:</strong> outlined the stomach" in browse(clinic).get(f"/jobs/{job_id}/overlay").text
