@@ -18,6 +18,7 @@ from pipeline.infer import InferenceOptions, predict
 from pipeline.measure import Flag, Measurement, measure
 from pipeline.postprocess import to_segmentation
 from pipeline.preprocess import to_tensor
+from pipeline.priors import NONE, Priors
 from pipeline.provenance import FIRST, Revision
 from pipeline.seg import to_seg
 from pipeline.series import Series, read_volume
@@ -33,7 +34,8 @@ class Options:
 
     at: start of the analysis, with a time zone; the results' Content Date and Time. device, batch_size, progress: as in
     `InferenceOptions`. report_title: code value of the SR's document title, of CID 7021. revision: which measurement of
-    the series this is, and what is known to be missing of it.
+    the series this is, and what is known to be missing of it. recall: told what was measured, it says what is known of
+    the patient from before.
     """
 
     at: datetime
@@ -42,6 +44,7 @@ class Options:
     report_title: str = "126001"
     progress: Callable[[float], None] | None = None
     revision: Revision = FIRST
+    recall: Callable[[Measurement], Priors] = lambda _: NONE
 
     def __post_init__(self) -> None:
         if self.at.tzinfo is None:
@@ -64,6 +67,7 @@ class Findings:
     sr: Dataset
     card: Card
     assumptions: tuple[Assumption, ...]
+    priors: Priors
 
 
 def analyse(series: Series, model: Model, options: Options) -> Findings:
@@ -80,9 +84,10 @@ def analyse(series: Series, model: Model, options: Options) -> Findings:
         measurement = replace(measurement, flags=(*measurement.flags, Flag.INCOMPLETE_SERIES))
     found = measurement.voxel_count > 0
     seg = to_seg(series, segmentation, card, at, measurement=measurement, revision=revision) if found else None
-    sr = to_sr(series, measurement, card, at, seg=seg, title=options.report_title, revision=revision)
+    priors = options.recall(measurement)
+    sr = to_sr(series, measurement, card, at, seg=seg, title=options.report_title, revision=revision, priors=priors)
     assumptions = (*series.assumptions, *revision.assumptions)
-    return Findings(volume, segmentation, measurement, seg, sr, card, assumptions)
+    return Findings(volume, segmentation, measurement, seg, sr, card, assumptions, priors)
 
 
 def segment(volume: Volume, model: Model, options: Options) -> tuple[Segmentation, Measurement]:

@@ -25,6 +25,7 @@ from models.card import Card
 from pipeline import VERSION
 from pipeline.assumptions import Assumption, AssumptionKind
 from pipeline.measure import Flag, Measurement
+from pipeline.priors import Priors, Report
 from pipeline.series import TYPE_2, Series
 
 PRODUCT = "pancreas-dicomnode"
@@ -75,16 +76,6 @@ Clinical Trial Study modules (PS3.3 C.7.1.1, C.7.1.3, C.7.2.1 to C.7.2.3)."""
 
 
 @dataclass(frozen=True)
-class Report:
-    """A report that was made before, as others refer to it."""
-
-    study_instance_uid: str
-    series_instance_uid: str
-    sop_class_uid: str
-    sop_instance_uid: str
-
-
-@dataclass(frozen=True)
 class Revision:
     """Which measurement of its series this is, since more instances may come after one.
 
@@ -124,6 +115,20 @@ def result_uid(series: Series, card: Card, kind: str, revision: Revision = FIRST
     model = card.sha256 + card.flips
     which = (kind,) if revision.number == 1 else (kind, str(revision.number))
     return derive_uid("result", series.series_instance_uid, content.hexdigest(), model, VERSION, *which)
+
+
+def report_uid(series: Series, card: Card, kind: str, revision: Revision, priors: Priors) -> str:
+    """The UID of a result that says what is known from before: reports that say other things are other objects."""
+    edition = f"edition {priors.edition}" if priors.edition > 1 else ""
+    return result_uid(series, card, " ".join(filter(None, (kind, priors.digest, edition))), revision)
+
+
+def stand_in_for(report: Report) -> Dataset:
+    """The identity of an earlier report, of which evidence and predecessors are made."""
+    item = Dataset()
+    item.StudyInstanceUID, item.SeriesInstanceUID = report.study_instance_uid, report.series_instance_uid
+    item.SOPClassUID, item.SOPInstanceUID = report.sop_class_uid, report.sop_instance_uid
+    return item
 
 
 def device_uid(card: Card) -> str:

@@ -9,9 +9,12 @@ import highdicom as hd
 from highdicom.sr import (
     AlgorithmIdentification,
     CodeContentItem,
+    CompositeContentItem,
     ContainerContentItem,
     ContentItem,
     ContentSequence,
+    DateContentItem,
+    NumContentItem,
     RelationshipTypeValues,
     TextContentItem,
 )
@@ -22,6 +25,7 @@ from pydicom.sr.coding import Code
 from models.card import Card
 from pipeline import VERSION, provenance
 from pipeline.measure import Flag, Measurement
+from pipeline.priors import NONE, Change, Prior, Priors, Verdict
 from pipeline.provenance import FIRST, Revision
 from pipeline.series import Series
 
@@ -38,7 +42,10 @@ _NOT_DETECTED = Code("260415000", "SCT", "Not detected")
 _MILLILITRE = Code("mL", "UCUM", "milliliter")
 _QUALITATIVE = Code("C0034375", "UMLS", "Qualitative Evaluations")
 _ENGLISH = Code("en-US", "RFC5646", "English (United States)")
+_PERCENT = Code("%", "UCUM", "percent")
 _CONTAINS = RelationshipTypeValues.CONTAINS
+_PROPERTY = RelationshipTypeValues.HAS_PROPERTIES
+_INFERRED = RelationshipTypeValues.INFERRED_FROM
 
 _QUALITY = {
     Flag.TOUCHES_BORDER: Code("130576", "DCM", "Anatomy coverage incomplete"),
@@ -52,6 +59,17 @@ _QUALITY = {
     Flag.INCOMPLETE_SERIES: Code("INCOMPLETESERIES", provenance.CODING_SCHEME, "Instances of the series are missing"),
 }
 
+# Not the standard's code for a volume: who looks for that finds the volume of this series and no other.
+_EARLIER_VOLUME = Code("EARLIERVOLUME", provenance.CODING_SCHEME, "Volume at an earlier examination")
+_CHANGE = Code("VOLUMECHANGE", provenance.CODING_SCHEME, "Change of volume since then")
+_COMPARISON = Code("COMPARISON", provenance.CODING_SCHEME, "Comparison of the volumes")
+_VERDICTS = {
+    Verdict.WITHIN: Code("WITHINERROR", provenance.CODING_SCHEME, "Within measurement error"),
+    Verdict.INDETERMINATE: Code("INDETERMINATE", provenance.CODING_SCHEME, "Indeterminate change"),
+    Verdict.BEYOND: Code("BEYONDVARIABILITY", provenance.CODING_SCHEME, "Exceeds the expected variability"),
+    Verdict.NOT_COMPARABLE: Code("NOTCOMPARABLE", provenance.CODING_SCHEME, "Not comparable"),
+}
+
 
 def to_sr(
     series: Series,
@@ -62,6 +80,7 @@ def to_sr(
     seg: Dataset | None,
     title: str = "126001",
     revision: Revision = FIRST,
+    priors: Priors = NONE,
 ) -> Dataset:
     """The measurement as an unverified report; the same arguments give the same bytes and the same UIDs.
 
@@ -70,6 +89,7 @@ def to_sr(
         instead of a volume.
     title: code value of a document title of CID 7021, a key of TITLES.
     revision: of the series; names the report that this one takes the place of (PS3.3 C.17.2) and what is missing.
+    priors: the patient's earlier volumes; the reports that they stand in are evidence (PS3.3 C.17.2).
     Raises ValueError for another title, and where there is a SEG of nothing or no SEG of something.
     """
     if title not in TITLES:
@@ -78,17 +98,18 @@ def to_sr(
         raise ValueError("a report needs the SEG of what was found, and no SEG where nothing was found")
     local = provenance.local_time(series, at)
     evidence = [provenance.stand_in(instance) for instance in series.instances]
+    evidence += [provenance.stand_in_for(prior.report) for prior in priors.shown if prior.report]
     result = hd.sr.Comprehensive3DSR(
         evidence=[*evidence, *([seg] if seg else [])],
-        content=_report(series, measurement, card, seg, TITLES[title], revision=revision),
-        series_instance_uid=provenance.result_uid(series, card, f"sr-series {title}", revision),
+        content=_report(series, measurement, card, seg, TITLES[title], revision=revision, priors=priors),
+        series_instance_uid=provenance.report_uid(series, card, f"sr-series {title}", revision, priors),
         series_number=provenance.series_number(series, 2),
-        sop_instance_uid=provenance.result_uid(series, card, f"sr {title}", revision),
+        sop_instance_uid=provenance.report_uid(series, card, f"sr {title}", revision, priors),
         instance_number=revision.number,
         is_complete=True,
         is_verified=False,
         series_description=f"Pancreas {provenance.volume_words(measurement)} (AI report, unverified{revision.suffix})",
-        previous_versions=_predecessors(revision),
+        previous_versions=_predecessors(revision, priors),
         content_date=local.date(),
         content_time=local.time(),
         series_date=local.date(),
@@ -96,25 +117,27 @@ def to_sr(
         **provenance.equipment(card),
     )
     provenance.complete(result, series, card, at)
-    if any(_QUALITY[flag].scheme_designator == provenance.CODING_SCHEME for flag in measurement.flags if seg):
+    flagged = any(_QUALITY[flag].scheme_designator == provenance.CODING_SCHEME for flag in measurement.flags if seg)
+    if flagged or priors.volumes:
         result.CodingSchemeIdentificationSequence = [provenance.coding_scheme()]
     return result
 
 
-def _predecessors(revision: Revision) -> list[Dataset] | None:
+def _predecessors(revision: Revision, priors: Priors) -> list[Dataset] | None:
     """The report before, in the form of which highdicom makes Predecessor Documents Sequence."""
-    if revision.predecessor is None:
-        return None
-    item = Dataset()
-    item.StudyInstanceUID = revision.predecessor.study_instance_uid
-    item.SeriesInstanceUID = revision.predecessor.series_instance_uid
-    item.SOPClassUID = revision.predecessor.sop_class_uid
-    item.SOPInstanceUID = revision.predecessor.sop_instance_uid
-    return [item]
+    before = priors.predecessor or revision.predecessor
+    return [provenance.stand_in_for(before)] if before else None
 
 
 def _report(
-    series: Series, measurement: Measurement, card: Card, seg: Dataset | None, title: Code, *, revision: Revision
+    series: Series,
+    measurement: Measurement,
+    card: Card,
+    seg: Dataset | None,
+    title: Code,
+    *,
+    revision: Revision,
+    priors: Priors,
 ) -> Dataset:
     report = ContainerContentItem(name=title, template_id="1500")
     report.ContentSequence = ContentSequence()
@@ -130,7 +153,10 @@ def _report(
     if seg is not None:
         group = _measurement_group(series, measurement, card, seg)
         report.ContentSequence.append(_container(codes.DCM.ImagingMeasurements, group))
-    report.ContentSequence.append(_container(_QUALITATIVE, _evaluations(series, measurement, card, revision)))
+    if priors.volumes:
+        report.ContentSequence.append(_container(codes.DCM.PreviousFindings, [_earlier(one) for one in priors.shown]))
+    said = [*_evaluations(series, measurement, card, revision), *_history(priors)]
+    report.ContentSequence.append(_container(_QUALITATIVE, said))
     return report
 
 
@@ -189,6 +215,42 @@ def _volume(measurement: Measurement, card: Card) -> hd.sr.Measurement:
         method=codes.DCM.SumOfSegmentedVoxelMethodForVolume,
         algorithm_id=algorithm,
     )
+
+
+def _earlier(prior: Prior) -> ContentItem:
+    """A volume of before, coded: TID 1500 is extensible, and has no place of its own for it."""
+    day, model = prior.acquired_at[:8], provenance.plain(prior.model)
+    item = NumContentItem(_EARLIER_VOLUME, round(prior.volume_ml, 3), _MILLILITRE, relationship_type=_CONTAINS)
+    item.ContentSequence = ContentSequence(
+        [
+            DateContentItem(codes.DCM.AcquisitionDate, day, relationship_type=_PROPERTY),
+            TextContentItem(codes.DCM.AlgorithmName, model, relationship_type=_PROPERTY),
+        ]
+    )
+    if prior.is_lower_bound:
+        quality = _QUALITY[Flag.TOUCHES_BORDER]
+        item.ContentSequence.append(CodeContentItem(codes.DCM.QualityFinding, quality, relationship_type=_PROPERTY))
+    if prior.change:
+        item.ContentSequence.extend(_changed(prior.change))
+    if prior.report:
+        reference = (prior.report.sop_class_uid, prior.report.sop_instance_uid)
+        name = codes.DCM.PriorReportForCurrentPatient
+        item.ContentSequence.append(CompositeContentItem(name, *reference, relationship_type=_INFERRED))
+    return item
+
+
+def _changed(change: Change) -> list[ContentItem]:
+    figures = ((change.ml, _MILLILITRE), (change.percent, _PERCENT))
+    changes = [NumContentItem(_CHANGE, round(value, 3), unit, relationship_type=_PROPERTY) for value, unit in figures]
+    return [*changes, CodeContentItem(_COMPARISON, _VERDICTS[change.verdict], relationship_type=_PROPERTY)]
+
+
+def _history(priors: Priors) -> list[ContentItem]:
+    """The same in words, for viewers that show text alone."""
+    texts = [provenance.plain(sentence, 1024) for sentence in priors.sentences]
+    if priors.edition > 1:
+        texts.append("This report takes the place of the one before, since the model or the earlier volumes changed.")
+    return [TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=_CONTAINS) for text in texts]
 
 
 def _evaluations(series: Series, measurement: Measurement, card: Card, revision: Revision) -> list[ContentItem]:

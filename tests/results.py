@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 
 from pipeline.measure import Flag, Measurement
+from pipeline.priors import Change, Prior, Priors, Report, Verdict
 from pipeline.series import Series, open_series
 from pipeline.volume import Segmentation
 from tests.phantom import PhantomOptions, write_series
@@ -58,3 +59,16 @@ def describe(segmentation: Segmentation, *flags: Flag) -> Measurement:
 def nothing(series: Series) -> Measurement:
     """The measurement where nothing was found."""
     return Measurement(0.0, 0, series.grid.voxel_volume_mm3, 0.0, None, 0, 0, 0.0, (Flag.NOTHING_FOUND,))
+
+
+def remember(revised: bool = False) -> Priors:
+    """Two volumes of before: one to compare with, whose report is known, and a lower bound of another model."""
+    sr = "1.2.840.10008.5.1.4.1.1.88.34"
+    within = Change(-2.5, -3.1, 412.4, Verdict.WITHIN, "within measurement error", ("kernel Br40, before B30f",))
+    apart = Change(17.5, 29.2, 900.0, Verdict.NOT_COMPARABLE, "not comparable: measured by m 1 and by threshold 1")
+    volumes = (
+        Prior("20230715", 60.0, True, "m 1", apart, None),
+        Prior("20241115103000", 80.0, False, "threshold 1", within, Report("1.2.3", "1.2.3.4", sr, "1.2.3.4.5")),
+    )
+    before = Report("1.2.9", "1.2.9.4", sr, "1.2.9.4.5")
+    return Priors(volumes, "Below 10 % within measurement error.", 2, before) if revised else Priors(volumes, "Bands.")

@@ -22,7 +22,7 @@ from pipeline.volume import ConfidenceKind, Segmentation
 from tests import phantom
 from tests.external import find_program, run_program
 from tests.fakes import CARD
-from tests.results import AT, describe, mark, nothing, scan_enhanced, scan_phantom
+from tests.results import AT, describe, mark, nothing, remember, scan_enhanced, scan_phantom
 
 SAMPLE = Path(__file__).parents[2] / "samples" / "ge-discovery-abdomen"
 ORIENTATIONS = {
@@ -198,6 +198,18 @@ def test_case_08_validators_find_no_error_in_what_a_later_revision_writes(plain:
         dataset.save_as(tmp_path / name, enforce_file_format=True)
         assert errors_of_dciodvfy(tmp_path / name) == []
     assert errors_of_pixelmed(tmp_path / "sr.dcm") == []
+
+
+def test_validators_and_readers_take_a_report_with_earlier_volumes(plain: Written, tmp_path: Path) -> None:
+    path, seg = tmp_path / "with-priors.dcm", hd.seg.segread(plain.seg)
+    sr = to_sr(plain.series, describe(plain.segmentation), CARD, AT, seg=seg, priors=remember(revised=True))
+    sr.save_as(path, enforce_file_format=True)
+    assert errors_of_dciodvfy(path) == []
+    assert errors_of_pixelmed(path) == []
+    reader = find_program("tid1500reader", "dcmqi (make setup)")
+    run_program(reader, "--inputDICOM", path, "--outputMetadata", tmp_path / "sr.json")
+    (group,) = json.loads((tmp_path / "sr.json").read_text())["Measurements"]
+    assert [float(item["value"]) for item in group["measurementItems"]] == [pytest.approx(plain.volume_ml, abs=5e-4)]
 
 
 def test_the_validators_do_find_errors(plain: Written) -> None:

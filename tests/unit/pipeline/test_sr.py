@@ -14,12 +14,13 @@ from pydicom.uid import Comprehensive3DSRStorage
 from pipeline import provenance
 from pipeline.assumptions import Assumption, AssumptionKind
 from pipeline.measure import Flag
+from pipeline.priors import NONE, Priors
 from pipeline.seg import to_seg
 from pipeline.series import Series
 from pipeline.sr import TITLES, to_sr
 from pipeline.volume import ConfidenceKind, Segmentation
 from tests.fakes import CARD
-from tests.results import AT, describe, mark, nothing, scan_phantom
+from tests.results import AT, describe, mark, nothing, remember, scan_phantom
 
 
 @pytest.fixture
@@ -249,3 +250,80 @@ def test_case_08_every_revision_makes_objects_of_its_own(series: Series) -> None
 def test_case_11_a_report_of_a_part_says_how_much_is_missing(series: Series) -> None:
     _, sr = revise(series, provenance.Revision(shortfall="180 of 200 instances, as the headers counted"))
     assert "Assumed: the series is whole, though it has 180 of 200 instances, as the headers counted" in texts(sr)
+
+
+def recall(series: Series, priors: Priors) -> Dataset:
+    """The usual report, with earlier volumes."""
+    segmentation = mark(series)
+    seg = to_seg(series, segmentation, CARD, AT)
+    return to_sr(series, describe(segmentation), CARD, AT, seg=seg, priors=priors)
+
+
+def test_earlier_volumes_are_told_in_words(series: Series) -> None:
+    told = texts(recall(series, remember()))
+    assert "2023-07-15: at least 60.0 mL (m 1); change since then +17.5 mL (+29.2 %) in 900 days, not comp" in told
+    assert "2024-11-15: 80.0 mL (threshold 1); change since then -2.5 mL (-3.1 %) in 412 days, within" in told
+    assert "(kernel Br40, before B30f)" in told
+    assert "Earlier volumes" not in texts(report(series))
+
+
+def test_earlier_volumes_are_coded_apart_from_the_measurement(series: Series) -> None:
+    sr = recall(series, remember())
+    (section,) = named(sr, "121068")
+    first, second = named(section, "EARLIERVOLUME")
+    assert [float(one.MeasuredValueSequence[0].NumericValue) for one in (first, second)] == [60.0, 80.0]
+    assert named(second, "126201")[0]["Date"].value.strftime("%Y%m%d") == "20241115"
+    assert [named(one, "COMPARISON")[0].ConceptCodeSequence[0].CodeValue for one in (first, second)] == [
+        "NOTCOMPARABLE", "WITHINERROR",
+    ]  # fmt: skip
+    units = {
+        item.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue
+        for item in named(second, "VOLUMECHANGE")
+    }
+    assert units == {"mL", "%"}
+    assert len(named(sr, "118565006")) == 1
+    assert sr.CodingSchemeIdentificationSequence
+
+
+def test_the_reports_of_earlier_volumes_are_evidence(series: Series) -> None:
+    sr = recall(series, remember())
+    (study,) = sr.PertinentOtherEvidenceSequence
+    assert study.StudyInstanceUID == "1.2.3"
+    assert study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "1.2.3.4.5"
+    assert len(sr.CurrentRequestedProcedureEvidenceSequence) == 1
+
+
+def test_case_23_earlier_volumes_are_told_where_nothing_was_found(series: Series) -> None:
+    alone = Priors(tuple(replace(one, change=None) for one in remember().volumes))
+    sr = to_sr(series, nothing(series), CARD, AT, seg=None, priors=alone)
+    assert "2024-11-15: 80.0 mL (threshold 1)." in texts(sr)
+    assert not named(sr, "VOLUMECHANGE")
+
+
+def test_reports_that_say_other_things_are_other_objects(series: Series) -> None:
+    known = remember()
+    later = replace(known, volumes=known.volumes[:1])
+    made = [recall(series, one) for one in (NONE, known, later, remember(revised=True), replace(known, edition=2))]
+    assert len({one.SOPInstanceUID for one in made}) == len(made)
+    assert len({one.SeriesInstanceUID for one in made}) == len(made)
+    assert recall(series, known) == made[1]
+
+
+def test_a_report_with_other_priors_names_the_one_whose_place_it_takes(series: Series) -> None:
+    sr = recall(series, remember(revised=True))
+    (study,) = sr.PredecessorDocumentsSequence
+    assert study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "1.2.9.4.5"
+    assert "takes the place of the one before" in texts(sr)
+
+
+def test_of_many_earlier_volumes_the_first_and_the_last_are_told(series: Series) -> None:
+    one = remember().volumes[0]
+    many = Priors(tuple(replace(one, acquired_at=f"{2000 + year}0101") for year in range(20)))
+    told = texts(recall(series, many))
+    assert "Earlier volumes: 20, of which 8 are not told." in told
+    assert ("2000-01-01" in told, "2008-01-01" in told, "2009-01-01" in told, "2019-01-01" in told) == (
+        True,
+        False,
+        True,
+        True,
+    )
