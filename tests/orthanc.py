@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -12,7 +13,13 @@ from typing import Any
 from pydicom import Dataset, dcmread
 
 from tests.external import find_program
-from tests.served import take_port, wait_for
+from tests.served import ROOT, take_port, wait_for
+
+
+def deployed_settings() -> dict[str, Any]:
+    """What deploy/orthanc/orthanc.json says, whose comments Python does not read."""
+    text = (ROOT / "deploy" / "orthanc" / "orthanc.json").read_text(encoding="utf-8")
+    return dict(json.loads(re.sub(r"(?m)(^|\s)//.*$", "", text)))
 
 
 class Orthanc:

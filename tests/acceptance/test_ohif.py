@@ -5,12 +5,10 @@ Orthanc and the viewer's server run with the files of deploy/; the CT is a phant
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +18,11 @@ from dicomnode import dimse
 from tests.acceptance.ohif.radiologist import radiologist
 from tests.acceptance.ohif.viewer import ViewerServer
 from tests.fakes import write_flat_bundle
-from tests.orthanc import Orthanc
+from tests.orthanc import Orthanc, deployed_settings
 from tests.phantom import ORGANS, PANCREAS, PhantomOptions, write_series
 from tests.served import ROOT, ServedNode, take_port, wait_for
 
-DEPLOYED = ROOT / "deploy" / "orthanc"
+PLACES = ("StorageDirectory", "IndexDirectory", "HttpPort", "RemoteAccessAllowed")
 VOLUME = "118565006"  # SCT
 PHANTOM = PhantomOptions((40, 96, 120), (2.5, 1.75, 1.75), attributes={"ImagesInAcquisition": 40})
 VOXEL_ML = math.prod(PHANTOM.spacing_mm) / 1000
@@ -32,13 +30,6 @@ HEAD = (slice(22, 28), slice(45, 60), slice(78, 92))  # slices, rows, columns
 
 Sums = dict[str, tuple[int, int, int]]
 """By SOP Instance UID of the CT: voxels of the segmentation, their columns added up, their rows added up."""
-
-
-def deployed_settings() -> dict[str, Any]:
-    """What orthanc.json says, without its comments and without the places and ports of the image."""
-    text = re.sub(r"(?m)(^|\s)//.*$", "", (DEPLOYED / "orthanc.json").read_text(encoding="utf-8"))
-    places = {"StorageDirectory", "IndexDirectory", "HttpPort", "RemoteAccessAllowed"}
-    return {name: value for name, value in json.loads(text).items() if name not in places}
 
 
 @pytest.fixture
@@ -60,9 +51,13 @@ def node(tmp_path: Path, archive_port: int) -> Iterator[ServedNode]:
 @pytest.fixture
 def orthanc(tmp_path: Path, node: ServedNode, archive_port: int) -> Iterator[Orthanc]:
     """As deployed, on this machine, and with the patience of a test."""
-    settings = deployed_settings()
+    settings = {name: value for name, value in deployed_settings().items() if name not in PLACES}
     settings["DicomModalities"]["pancreas"] |= {"Host": "127.0.0.1", "Port": node.port}
-    settings |= {"DicomPort": archive_port, "StableAge": 2, "LuaScripts": [str(DEPLOYED / "route.lua")]}
+    settings |= {
+        "DicomPort": archive_port,
+        "StableAge": 2,
+        "LuaScripts": [str(ROOT / "deploy" / "orthanc" / "route.lua")],
+    }
     server = Orthanc(tmp_path / "orthanc", **settings)
     yield server
     server.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -13,29 +12,13 @@ import pytest
 from tests.external import find_program
 from tests.served import ROOT, take_port, wait_for
 
+DEPLOYED = ROOT / "deploy" / "viewer"
 BUILT = ROOT / ".ohif"
 """Where `make setup` puts OHIF."""
 
-_FRAME = """\
-worker_processes 1;
-daemon off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ worker_connections 512; }}
-http {{
-    include /etc/nginx/mime.types;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    {server}
-}}
-"""
-
 
 class ViewerServer:
-    """nginx with the configuration that deploy/viewer/ ships, its variables filled in as the image does."""
+    """nginx as the image runs it, but for its places on this machine."""
 
     def __init__(self, folder: Path, archive_url: str) -> None:
         if not (BUILT / "index.html").exists():
@@ -44,16 +27,18 @@ class ViewerServer:
         port = take_port()
         self.url = f"http://127.0.0.1:{port}"
         folder.mkdir()
-        variables = {
-            "VIEWER_LISTEN": f"127.0.0.1:{port}",
-            "VIEWER_ROOT": str(BUILT),
-            "VIEWER_CONFIG": str(ROOT / "deploy" / "viewer" / "app-config.js"),
-            "ARCHIVE_URL": archive_url,
-        }
-        template = (ROOT / "deploy" / "viewer" / "nginx.conf.template").read_text(encoding="utf-8")
-        server = re.sub(r"\$\{(\w+)\}", lambda found: variables[found[1]], template)
         config = folder / "nginx.conf"
-        config.write_text(_FRAME.format(folder=folder, server=server), encoding="utf-8")
+        text = (DEPLOYED / "nginx.conf").read_text(encoding="utf-8")
+        for deployed, here in (
+            ("listen 8080;", f"listen 127.0.0.1:{port};"),
+            ("http://orthanc:8042;", f"{archive_url};"),
+            ("/srv/viewer;", f"{BUILT};"),
+            ("/etc/viewer/", f"{DEPLOYED}/"),
+            ("/tmp/", f"{folder}/"),
+        ):
+            assert deployed in text
+            text = text.replace(deployed, here)
+        config.write_text(text, encoding="utf-8")
         command = [find_program("nginx", "nginx-light"), "-p", str(folder), "-e", str(folder / "error.log"), "-c"]
         self._process = subprocess.Popen([*command, str(config)])
         wait_for("the viewer's server answers", self._answers, 20)
