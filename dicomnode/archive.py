@@ -12,6 +12,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def digest(relative: str, blob: bytes) -> str:
 
 
 class Archive:
-    """The folder of all files of the node. One process may receive into it, others read and add results."""
+    """The folder of all files of the node. Several processes may add to it; one sweeps it."""
 
     def __init__(self, root: Path, reserve_bytes: int) -> None:
         """Make the folders. Raises Misconfigured where that is not allowed."""
@@ -123,7 +124,8 @@ class Archive:
             leftover.unlink(missing_ok=True)
         for folder in (self._root / RECEIVED).glob("*/*"):
             if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+                with suppress(OSError):  # another process puts something into it
+                    folder.rmdir()
 
     def received(self) -> Iterator[str]:
         """The path of every received file, relative to the archive."""

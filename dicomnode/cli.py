@@ -29,6 +29,7 @@ from dicomnode.lifecycle import IllegalMove
 from dicomnode.models_cli import models
 from dicomnode.node import EXIT_MISCONFIGURED, Actor, Node, utc_now
 from dicomnode.notices_cli import notify
+from dicomnode.pull_cli import pull_commands
 from dicomnode.refusals_cli import list_refusals
 from dicomnode.sections import TLSSettings
 from dicomnode.selection import Selection
@@ -48,6 +49,7 @@ rules = typer.Typer(help="The rules that say which series are analysed.", no_arg
 app.add_typer(rules, name="rules")
 app.add_typer(models, name="models")
 app.add_typer(deliveries)
+app.add_typer(pull_commands)
 app.command(name="refusals")(list_refusals)
 app.command()(notify)
 app.command()(web_user)

@@ -6,10 +6,13 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
+from pydicom.dataset import FileMetaDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_dataset, read_preamble
 from pydicom.multival import MultiValue
 
 from dicomnode.arrivals import Labels, credible_count
@@ -21,6 +24,7 @@ UNREADABLE = (
     ArithmeticError, NotImplementedError, RecursionError, AssertionError, struct.error, zlib.error,
 )  # fmt: skip
 _TRIES = 3
+_LONGEST_META, _GROUP_LENGTH = 1 << 16, b"\x02\0\0\0"
 _LONGEST = 200  # characters; VR PN has 64 for each of its three groups
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _TAGS = [
@@ -42,6 +46,19 @@ def text(header: Dataset, keyword: str) -> str:
     value = header.get(keyword)
     parts = value if isinstance(value, MultiValue) else [value]
     return "\\".join("" if part is None else str(part) for part in parts).replace("\0", "").strip()
+
+
+def file_meta(blob: bytes) -> FileMetaDataset:
+    """The file meta information (PS3.10 7.1). Raises one of UNREADABLE.
+
+    Also where its length is not what it says: by that the data set behind it is found, and known again.
+    """
+    stream = BytesIO(blob[:_LONGEST_META])
+    read_preamble(stream, force=False)
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 2)
+    if blob[132:136] != _GROUP_LENGTH or stream.tell() != 144 + int.from_bytes(blob[140:144], "little"):
+        raise InvalidDicomError("the file meta information is not as long as it says")
+    return FileMetaDataset(meta)
 
 
 def missing_identifier(header: Dataset) -> str:

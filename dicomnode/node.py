@@ -54,13 +54,14 @@ _STOP_S = 20.0
 
 
 class Actor(StrEnum):
-    """The seven actors; they meet only in the database, so that any subset may run apart."""
+    """The eight actors; they meet only in the database, so that any subset may run apart."""
 
     RECEIVER = "receiver"
     ASSEMBLER = "assembler"
     WORKER = "worker"
     COURIER = "courier"
     HOUSEKEEPER = "housekeeper"
+    PULLER = "puller"
     HERALD = "herald"
     WEB = "web"
 
@@ -149,6 +150,8 @@ class Node:
             plan += [(actor, run)]
         if Actor.COURIER in actors:
             plan += [(f"courier-{one.name}", self._deliver(one)) for one in self._settings.destinations]
+        if Actor.PULLER in actors:
+            plan += self._pullers() if self._settings.pull else []
         if Actor.HOUSEKEEPER in actors:
             plan.append(("housekeeper", self._keep_house))
         if Actor.HERALD in actors:
@@ -169,7 +172,7 @@ class Node:
             self._stop.set()
 
     def _receive(self) -> None:
-        from dicomnode.receiver import COERCION, DUPLICATE_DIFFERS, Receiver
+        from dicomnode.receiver import Receiver, conflict_status
         from pipeline.series import DECODABLE_TRANSFER_SYNTAXES
 
         auditor = self._auditor
@@ -179,7 +182,7 @@ class Node:
             utc_now,
             witness=auditor.stored,
             guard=auditor.denied,
-            conflict_status=COERCION if self._settings.listener.on_conflict == "warn" else DUPLICATE_DIFFERS,
+            conflict_status=conflict_status(self._settings.listener),
         )
         notary = Notary(self._database, self._titles(), self._patience(confirmed=True), utc_now, deny=receiver.deny)
         services = [receiver.service(tuple(DECODABLE_TRANSFER_SYNTAXES)), notary.service()]
@@ -227,6 +230,17 @@ class Node:
             courier.commitment_timeout_seconds if confirmed else None,
             courier.commitment_sendings,
         )
+
+    def _pullers(self) -> list[tuple[str, Callable[[], None]]]:
+        """One for each source that a rule names. Raises Misconfigured."""
+        # Imported here: a node without rules needs none of it.
+        from dicomnode.puller import hire
+        from dicomnode.receiver import Receiver, conflict_status
+
+        status = conflict_status(self._settings.listener)
+        receiver = Receiver(self._database, self._archive, utc_now, conflict_status=status)
+        hired = hire(self._settings, self._database, receiver, self._auditor, utc_now)
+        return [(f"puller-{puller.name}", partial(puller.run, self._stop)) for puller in hired]
 
     def _keep_house(self) -> None:
         keep = self._settings.retention

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from io import BytesIO
 from threading import Event
 
@@ -24,6 +26,7 @@ from dicomnode.headers import (
     LABEL_TAGS,
     UNREADABLE,
     announced_count,
+    file_meta,
     image_facts,
     labels,
     missing_identifier,
@@ -32,6 +35,7 @@ from dicomnode.headers import (
 from dicomnode.refusals import MOST_ROWS, Refusals
 from dicomnode.sections import ListenerSettings
 from dicomnode.store import receiving, watch
+from pipeline.decoders import DECODABLE_TRANSFER_SYNTAXES
 from pipeline.limits import check_file, header_part
 
 log = logging.getLogger(__name__)
@@ -43,6 +47,8 @@ DUPLICATE_DIFFERS = 0xA701
 COERCION = 0xB000
 DATA_SET_MISMATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
+SOP_CLASS_NOT_SUPPORTED = 0x0122
+TRANSFER_SYNTAX_NOT_SUPPORTED = 0xC122
 
 _GRACE_S = 5.0  # for associations in progress when the node stops
 _RECORD_S = 1.0  # between two looks at what peers were denied
@@ -55,6 +61,10 @@ _TAGS = [
 ]  # fmt: skip
 
 
+Witness = Callable[[StoredInstance, bool], None]
+"""Told of an instance that is stored, and whether it is new, before that is acknowledged."""
+
+
 class Unacceptable(Exception):
     """The instance cannot be stored; carries the C-STORE status that says why."""
 
@@ -63,8 +73,21 @@ class Unacceptable(Exception):
         self.status = status
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What became of a file: the UIDs that it claims, empty where it is none, and status and comment of a C-STORE."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    status: int
+    comment: str
+
+
 class Receiver:
-    """Stores what associations bring."""
+    """Stores what associations bring, and what else comes in.
+
+    Several processes may store into one archive; one alone, the listener's, repairs and listens.
+    """
 
     def __init__(
         self,
@@ -137,21 +160,42 @@ class Receiver:
 
     def on_store(self, event: evt.Event) -> Dataset:
         """Answer a C-STORE request (PS3.4 B.2.3)."""
+        requestor = event.assoc.requestor.ae_title
+        return _answer(*self.take(event.encoded_dataset, requestor, partial(self._witness, event.assoc)))
+
+    def take_file(self, blob: bytes, sender: str, witness: Witness) -> Taken:
+        """Store a file that no association negotiated: what the listener would not take is refused (PS3.18 I.2)."""
         try:
-            instance, is_new = self.store(event.encoded_dataset(), event.assoc.requestor.ae_title)
-            self._witness(event.assoc, instance, is_new)
-            return _answer(SUCCESS, "")
+            meta = file_meta(blob)
+            about = (str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID))
+            syntax = meta.TransferSyntaxUID
+        except UNREADABLE:
+            return Taken("", "", CANNOT_UNDERSTAND, "not a DICOM file")
+        if about[0] not in dimse.STORED_SOP_CLASSES:
+            return Taken(*about, SOP_CLASS_NOT_SUPPORTED, "SOP class not supported")
+        if syntax not in DECODABLE_TRANSFER_SYNTAXES:
+            return Taken(*about, TRANSFER_SYNTAX_NOT_SUPPORTED, "transfer syntax not supported")
+        return Taken(*about, *self.take(lambda: blob, sender[:16], witness))
+
+    def take(self, read: Callable[[], bytes], sender: str, witness: Witness) -> tuple[int, str]:
+        """Store what is read, whoever brings it, and answer by status and comment of a C-STORE (PS3.4 B.2.3).
+
+        sender: AE title, or whom else it is known by. witness: told of what is stored, before that is acknowledged.
+        """
+        try:
+            witness(*self.store(read(), sender))
+            return SUCCESS, ""
         except Unacceptable as error:
-            return _answer(error.status, str(error))
+            return error.status, str(error)
         except Full as error:
             log.debug("an instance was refused: %s", error)  # the housekeeper raises the alarm, once
-            return _answer(OUT_OF_RESOURCES, "out of disk space")
+            return OUT_OF_RESOURCES, "out of disk space"
         except Unavailable as error:
             log.error("an instance was refused: %s", error)
-            return _answer(OUT_OF_RESOURCES, "storage is not available")
+            return OUT_OF_RESOURCES, "storage is not available"
         except Exception as error:  # noqa: BLE001 - the listener goes on; the text may quote a patient's data
             log.error("an instance was refused: %s", scrub(error))
-            return _answer(PROCESSING_FAILURE, "internal error")
+            return PROCESSING_FAILURE, "internal error"
 
     def store(self, blob: bytes, calling_ae: str) -> tuple[StoredInstance, bool]:
         """Keep the bytes of a DICOM file and commit its row; an exact duplicate is already safe.
@@ -230,9 +274,17 @@ class Receiver:
             return
         with self._database.begin() as connection:
             is_new = receiving.remember(connection, instance)
-        if not is_new:  # other bytes came under its UID meanwhile; these were never acknowledged
-            self._archive.discard(path)
-        log.warning("%s was left without a row by a crash; %s", path, "indexed" if is_new else "removed")
+            known = receiving.find(connection, instance.sop_instance_uid)
+        if known is not None and known.path == path:  # or another process was about to index it just now
+            log.warning("%s was left without a row by a crash; %s", path, "indexed" if is_new else "it has one by now")
+            return
+        self._archive.discard(path)  # other bytes came under its UID meanwhile; these were never acknowledged
+        log.warning("%s was left without a row by a crash; removed", path)
+
+
+def conflict_status(settings: ListenerSettings) -> int:
+    """What answers other content under the UID of a stored instance."""
+    return COERCION if settings.on_conflict == "warn" else DUPLICATE_DIFFERS
 
 
 def _describe(blob: bytes, calling_ae: str, now: datetime) -> StoredInstance:

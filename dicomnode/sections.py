@@ -200,21 +200,6 @@ class WorkerSettings(Section):
         return (self.model,) if isinstance(self.model, Path) else self.model or ()
 
 
-class DestinationSettings(Section):
-    """A PACS that the results are sent to."""
-
-    name: str = Field(min_length=1, max_length=64, description="its name in this node; delivery rows carry it")
-    ae_title: AETitle = Field(description="AE title that is called")
-    host: str = Field(min_length=1, description="host name or address")
-    port: Port = Field(description="TCP port")
-    storage_commitment: bool = Field(
-        False, description="whether it offers storage commitment; a result is then confirmed only by its report"
-    )
-    tls: bool = Field(False, description="speak TLS, with the certificate of [tls]")
-    ca: Path | None = Field(None, description="certificates that sign its own, PEM; unset: tls.ca")
-    certificate_name: str | None = Field(None, description="name that its certificate must carry; unset: host")
-
-
 class Range(Section):
     """From `min` to `max`, both included; an absent end is open."""
 

@@ -13,7 +13,7 @@ import typer.main
 from pydantic import BaseModel
 from pydicom.uid import UID
 
-from dicomnode import cli, deliveries, dimse, jobs
+from dicomnode import cli, deliveries, dimse, jobs, pulling
 from dicomnode.deliveries import DeliveryEvent, DeliveryState
 from dicomnode.endpoints import DestinationSettings, PullSettings, SourceSettings
 from dicomnode.jobs import JobEvent, JobState
@@ -106,7 +106,7 @@ def test_every_command_is_in_the_readme() -> None:
         assert f"| `dicomnode {name}" in read("README.md"), name
 
 
-@pytest.mark.parametrize("moves", [jobs.MOVES, deliveries.MOVES], ids=["jobs", "deliveries"])
+@pytest.mark.parametrize("moves", [jobs.MOVES, deliveries.MOVES, pulling.MOVES], ids=["jobs", "deliveries", "pulls"])
 def test_the_tables_of_moves_are_those_of_the_code(moves: Mapping[tuple[StrEnum, StrEnum], StrEnum]) -> None:
     assert moves_table(moves) in read("docs/states.md")
 

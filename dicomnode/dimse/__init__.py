@@ -20,12 +20,12 @@ from dicomnode.dimse.getting import Intake, get
 from dicomnode.dimse.listening import STORED_SOP_CLASSES, Service, close, listen
 from dicomnode.dimse.moving import move
 from dicomnode.dimse.peers import Peer, make_peer, parse_peer
-from dicomnode.dimse.querying import SentQuery, count_instances, find
+from dicomnode.dimse.querying import STUDY_ROOT_FIND, SentQuery, count_instances, find
 from dicomnode.dimse.security import client_context, server_context, web_context
 from dicomnode.dimse.sending import Line, echo, send
 
 __all__ = [
-    "STORED_SOP_CLASSES", "Denial", "DenialKind", "Intake", "Line", "Peer", "SentQuery", "Service", "associate",
+    "STORED_SOP_CLASSES", "STUDY_ROOT_FIND", "Denial", "DenialKind", "Intake", "Line", "Peer", "SentQuery", "Service", "associate",
     "client_context", "close", "count_instances", "echo", "find", "get", "listen", "make_peer", "move", "parse_peer",
     "send", "server_context", "web_context",
 ]  # fmt: skip

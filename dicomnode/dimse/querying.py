@@ -19,6 +19,9 @@ from dicomnode.dimse.sending import Line
 from dicomnode.errors import Refused, Unavailable
 from dicomnode.pulling import MOST_STUDIES, FoundSeries, FoundStudy, Query
 
+STUDY_ROOT_FIND = str(StudyRootQueryRetrieveInformationModelFind)
+"""The SOP class of the queries."""
+
 _PENDING = (0xFF00, 0xFF01)  # PS3.4 C.4.1.1.4
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from dicomnode import dimse
+from dicomnode import dicomweb, dimse
 from dicomnode.deliveries import STUCK, DeliveryState
 from dicomnode.doctor.finding import Finding, Stores, Visit, failure, ok, warning
+from dicomnode.endpoints import EndpointSettings
 from dicomnode.errors import Misconfigured, Refused, Unavailable
-from dicomnode.sections import DestinationSettings, QuerySourceSettings
+from dicomnode.sections import QuerySourceSettings
+from dicomnode.settings import read_secret
 from dicomnode.store import inventory, watch
 
 _STANDS_STILL = timedelta(minutes=15)
@@ -17,19 +19,25 @@ _UNDELIVERED = (DeliveryState.PENDING, DeliveryState.SENDING, *STUCK)
 
 
 def check_destinations(visit: Visit) -> Iterator[Finding]:
-    """Whether every destination, and the archive that is asked for counts, answers a C-ECHO."""
+    """Whether every destination and source, and the archive that is asked for counts, answers."""
     settings = visit.settings
     if not settings.destinations:
         yield warning("destinations", "there is none: results stay in this node", "add [[destinations]]")
     for destination in settings.destinations:
         yield _ask(visit, f"destination {destination.name}", destination)
+    for source in settings.sources:
+        yield _ask(visit, f"source {source.name}", source)
     if settings.query_source.ae_title:
         yield _ask(visit, "query_source", settings.query_source)
 
 
-def _ask(visit: Visit, check: str, described: DestinationSettings | QuerySourceSettings) -> Finding:
+def _ask(visit: Visit, check: str, described: EndpointSettings | QuerySourceSettings) -> Finding:
     settings = visit.settings
     try:
+        if isinstance(described, EndpointSettings) and described.url:
+            secret, timeout_s = read_secret(described), settings.courier.timeout_seconds
+            dicomweb.make_line(described, secret, settings.tls, timeout_s).echo()
+            return ok(check, f"{described.url} answers")
         peer = dimse.make_peer(described, settings.tls, visit.now)
         dimse.echo(peer, settings.listener.ae_title, settings.courier.timeout_seconds)
     except (Refused, Unavailable, Misconfigured) as error:
