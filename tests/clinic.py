@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,8 @@ class Clinic:
         place = Workplace(model, "cpu", 1, 60, RETRY, ())
         assert Worker(self.database, self.archive, place, lambda: self.now).step()
 
+    @cached_property
     def app(self) -> FastAPI:
+        """The web interface."""
         auditor = Auditor(self.settings, self.database, lambda: self.now)
         return create_app(self.settings, self.database, self.archive, auditor, lambda: self.now)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Row, func, select
 
 from dicomnode.arrivals import Patient
 from dicomnode.jobs import Job
 from dicomnode.tables import instances, results, series
 
 _SEG = "1.2.840.10008.5.1.4.1.1.66.4"
+_LABELLED = select(
+    series.c.patient_id, series.c.issuer_of_patient_id, series.c.patient_name, series.c.patient_sex,
+    series.c.patient_birth_date, series.c.study_description, series.c.series_description, series.c.acquired_at,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -18,12 +23,12 @@ class Labels:
     """What people recognise a series by; empty where its images do not say."""
 
     patient: Patient
-    name: str
-    sex: str
-    birth_date: str
-    study_description: str
-    series_description: str
-    acquired_at: str
+    name: str = ""
+    sex: str = ""
+    birth_date: str = ""
+    study_description: str = ""
+    series_description: str = ""
+    acquired_at: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,20 @@ class Sources:
 
 def labels(connection: Connection, series_instance_uid: str) -> Labels:
     """Of a series that is known."""
+    return _labels(connection.execute(_LABELLED.where(series.c.series_instance_uid == series_instance_uid)).one())
+
+
+def labels_of(connection: Connection, patient: Patient) -> Labels:
+    """Of the series of a patient that was acquired last; without any there is nothing but the PatientID."""
     c = series.c
-    theirs = (c.patient_name, c.patient_sex, c.patient_birth_date, c.study_description, c.series_description)
-    statement = select(c.patient_id, c.issuer_of_patient_id, *theirs, c.acquired_at)
-    patient_id, issuer, *texts = connection.execute(statement.where(c.series_instance_uid == series_instance_uid)).one()
+    theirs = (c.patient_id == patient.id) & (c.issuer_of_patient_id == patient.issuer)
+    last = _LABELLED.where(theirs).order_by(c.acquired_at.desc()).limit(1)
+    row = connection.execute(last).one_or_none()
+    return Labels(patient) if row is None else _labels(row)
+
+
+def _labels(row: Row[*tuple[Any, ...]]) -> Labels:
+    patient_id, issuer, *texts = tuple(row)
     return Labels(Patient(patient_id, issuer), *texts)
 
 

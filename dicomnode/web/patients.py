@@ -85,11 +85,12 @@ def _file(content: bytes, media_type: str, name: str) -> Response:
 
 def _find(here: Site, viewer: Visitor, job_id: int) -> _Record:
     with here.database.read() as connection:
-        labels = viewing.labels(connection, queue.job(connection, job_id).series_instance_uid)
-        if not labels.patient.id:
+        patient = viewing.labels(connection, queue.job(connection, job_id).series_instance_uid).patient
+        if not patient.id:
             raise Unknown(f"job {job_id} has no PatientID: nobody knows to whose history it belongs")
-        family = history.everyone(connection, labels.patient)
+        family = history.everyone(connection, patient)
+        labels = viewing.labels_of(connection, family[0])
         merges = [one for one in history.list_merges(connection) if one.patient in family]
-        points = history.points(connection, labels.patient)
+        points = history.points(connection, patient)
     here.saw(viewer, [point.job_id for point in points if point.job_id is not None])
     return _Record(job_id, labels, merges, timeline(points, here.settings.history))

@@ -40,7 +40,7 @@ def writing(clinic: Clinic) -> Iterator[Connection]:
 
 
 def browse(clinic: Clinic) -> TestClient:
-    return TestClient(clinic.app(), base_url="http://localhost")
+    return TestClient(clinic.app, base_url="http://localhost")
 
 
 def look(clinic: Clinic, path: str) -> Any:
@@ -123,14 +123,21 @@ def test_case_32_volumes_of_two_versions_are_not_compared(clinic: Clinic) -> Non
 def test_case_33_merged_patients_are_one_history_that_says_so(clinic: Clinic) -> None:
     married = Patient("P-2", "")
     with writing(clinic) as connection:
-        first = add_measurement(connection, ANNA, "1", "20200101101500", 80.0)
-        add_measurement(connection, married, "2", "20200101093000", 81.0)  # earlier on the same day
-        assert history.everyone(connection, ANNA) == [ANNA]
+        add_measurement(connection, ANNA, "1", "20200101101500", 80.0)
+        job_id = add_measurement(connection, married, "2", "20200101093000", 81.0)  # earlier on the same day
         history.merge(connection, married, ANNA, ACT)
-    page = look(clinic, f"/patients/{first}")
+    page = look(clinic, f"/patients/{job_id}")
     rows = read_rows(page, "Volumes that count")
     assert [row[0] for row in rows] == ["2020-01-01 09:30", "2020-01-01 10:15"]
     assert "P-2 counts as P/1 ? of HOSPITAL-A: outlined the stomach" in " ".join(page.text_content().split())
+    assert page.xpath("//dd/text()")[:2] == ["P/1 ?", "HOSPITAL-A"]
+
+
+def test_case_33_a_patient_may_be_merged_into_one_who_has_no_series_yet(clinic: Clinic) -> None:
+    with writing(clinic) as connection:
+        job_id = add_measurement(connection, ANNA, "1", "20200101", 80.0)
+        history.merge(connection, ANNA, Patient("P-9", ""), ACT)
+    assert look(clinic, f"/patients/{job_id}").xpath("//dd/text()")[0] == "P-9"
 
 
 def test_case_22_no_patient_id_has_no_page_and_two_issuers_are_two_patients(clinic: Clinic) -> None:
