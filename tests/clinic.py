@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,6 @@ class Clinic:
         place = Workplace(model, "cpu", 1, 60, RETRY, ())
         assert Worker(self.database, self.archive, place, lambda: self.now).step()
 
-    @cached_property
     def app(self) -> FastAPI:
         """The web interface."""
         auditor = Auditor(self.settings, self.database, lambda: self.now)

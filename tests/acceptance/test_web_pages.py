@@ -48,7 +48,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         watch.raise_alarm(connection, watch.AlarmKind.DISK, "archive", "0.1 GB free", clinic.now)
     clinic.receive(seed="waits for the worker")
     stop = Event()
-    thread = Thread(target=serve, args=(clinic.app, clinic.settings.web, None, stop), daemon=True)
+    thread = Thread(target=serve, args=(clinic.app(), clinic.settings.web, None, stop), daemon=True)
     thread.start()
     yield Site(f"http://127.0.0.1:{clinic.settings.web.port}", measured, studied)
     stop.set()

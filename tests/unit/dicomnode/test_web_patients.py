@@ -40,7 +40,7 @@ def writing(clinic: Clinic) -> Iterator[Connection]:
 
 
 def browse(clinic: Clinic) -> TestClient:
-    return TestClient(clinic.app, base_url="http://localhost")
+    return TestClient(clinic.app(), base_url="http://localhost")
 
 
 def look(clinic: Clinic, path: str) -> Any:

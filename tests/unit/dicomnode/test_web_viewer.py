@@ -23,7 +23,7 @@ def clinic(tmp_path: Path) -> Clinic:
 
 
 def browse(clinic: Clinic) -> TestClient:
-    return TestClient(clinic.app, base_url="http://localhost")
+    return TestClient(clinic.app(), base_url="http://localhost")
 
 
 def test_every_slice_is_sent_as_it_was_measured(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
