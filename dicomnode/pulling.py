@@ -139,6 +139,9 @@ def judge(result: Retrieved, destination: str = "") -> str:
         raise Refused(f"{code}: the archive refuses to send it")
     if result.status in (0xA701, 0xA702):
         raise Unavailable(f"{code}: the archive is out of resources")
+    if result.status >> 12 == 0xC and destination:
+        hint = f"some answer so where they do not know the move destination {destination}"
+        raise Unavailable(f"{code}: the archive cannot process it; {hint}")
     if result.failed or result.status not in (0x0000, 0xB000):
         why = f", the first with {result.first_failure}" if result.first_failure else ""
         raise Unavailable(f"{code}: {result.completed} instances came, {result.failed} failed{why}")

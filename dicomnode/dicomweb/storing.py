@@ -29,13 +29,14 @@ def send(client: httpx.Client, url: str, files: Sequence[Path]) -> Iterator[tupl
     for file in files:
         try:
             header = dcmread(file, specific_tags=["SOPInstanceUID"], stop_before_pixels=True)
-            uid, syntax = str(header.SOPInstanceUID), str(header.file_meta.TransferSyntaxUID)
+            uid = str(header.SOPInstanceUID)
             content = file.read_bytes()
         except (InvalidDicomError, AttributeError, EOFError, ValueError, OSError):
             yield file, Outcome(DeliveryEvent.REJECT, f"{file.name}: cannot be read as a DICOM file")
             continue
         boundary = uuid4().hex
-        head = f"--{boundary}\r\nContent-Type: application/dicom; transfer-syntax={syntax}\r\n\r\n"
+        # Without the transfer syntax, which the file itself names: with it Orthanc leaves a part out, and answers 200.
+        head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n"
         answer = client.post(
             "/studies",
             content=b"".join((head.encode(), content, f"\r\n--{boundary}--\r\n".encode())),
@@ -51,8 +52,8 @@ def judge_answer(status: int, module: Mapping[str, Any], sop_instance_uid: str, 
     """Turn the answer to a request with one instance into what happens next.
 
     module: the Store Instances Response Module (PS3.18 Table I.2-1) in the DICOM JSON model, empty where there was
-    none; what it says of the instance goes before the HTTP status (PS3.18 Table 10.5.3-1), its reasons are those of
-    C-STORE. Of the status alone only 200 is success, since all that was asked is stored then.
+    none. What it says of the instance goes before the HTTP status (PS3.18 Table 10.5.3-1); its reasons are those of
+    C-STORE. Without a word on the instance nothing is success: there are servers that answer 200 and store nothing.
     """
     http = f"HTTP {status}"
     if (reason := _reason(module, _FAILED, sop_instance_uid, _FAILURE)) is not None:
@@ -60,10 +61,7 @@ def judge_answer(status: int, module: Mapping[str, Any], sop_instance_uid: str, 
         return Outcome(verdict.event, f"{http}, {verdict.reason}")
     warning = _reason(module, _REFERENCED, sop_instance_uid, _WARNING)
     if warning is not None and 200 <= status < 300:
-        verdict = judge(warning)
-        return Outcome(DeliveryEvent.ACCEPT, f"{http}, {verdict.reason}")
-    if status == 200:
-        return Outcome(DeliveryEvent.ACCEPT, f"{http}, all is stored")
+        return Outcome(DeliveryEvent.ACCEPT, f"{http}, {judge(warning).reason}")
     if 200 <= status < 300:
         return Outcome(DeliveryEvent.POSTPONE, f"{http}, without a word on this instance")
     if status in _PASSING or (status >= 500 and status not in _LASTING):
