@@ -133,7 +133,9 @@ class Node:
         log.info("%s", model.card.statement)
         retry = RetryPolicy(settings.max_attempts, Backoff(settings.retry_seconds, settings.retry_cap_seconds))
         names = tuple(destination.name for destination in self._settings.destinations)
-        place = Workplace(model, device, settings.batch_size, settings.lease_seconds, retry, names)
+        place = Workplace(
+            model, device, settings.batch_size, settings.lease_seconds, retry, names, self._settings.history
+        )
         Worker(self._database, self._archive, place, utc_now, witness=self._auditor.used).run(self._stop)
 
     def _plan(self, actors: frozenset[Actor]) -> list[tuple[str, Callable[[], None]]]:
@@ -247,7 +249,8 @@ class Node:
         quota = None if keep.quota_gb is None else int(keep.quota_gb * 1e9)
         rule = RetentionRule(keep.received_days, keep.results_days, quota)
         promising = tuple(d.name for d in self._settings.destinations if d.storage_commitment)
-        household, witness = Household(rule, promising), self._auditor.removed
+        household = Household(rule, promising, self._settings.tls.certificate)
+        witness = self._auditor.removed
         Housekeeper(self._database, self._archive, household, utc_now, witness=witness).run(self._stop)
 
     def _deliver(self, destination: DestinationSettings) -> Callable[[], None]:

@@ -152,6 +152,7 @@ results = Table(
     Column("path", Text, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("removed_at", UTCTime),
+    Column("basis", String(64), nullable=False, default="", server_default=""),  # of a report: what tells editions apart
 )
 
 measurements = Table(
@@ -231,6 +232,8 @@ prior_reports = Table(
     Column("model_version", Text, nullable=False),
     Column("model_sha256", String(64), nullable=False),
     Column("measured_at", UTCTime, nullable=False),
+    Column("report_series_instance_uid", UID, nullable=False, default="", server_default=""),
+    Column("sop_class_uid", UID, nullable=False, default="", server_default=""),
     Column("source", Text, nullable=False),
     Column("found_at", UTCTime, nullable=False),
     Index("ix_prior_reports_patient", "patient_id", "issuer_of_patient_id"),

@@ -12,14 +12,16 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from threading import Event, Thread
 
 from pydicom import Dataset
 
+from dicomnode import recollection
 from dicomnode.archive import RESULTS, Archive, archive_path
 from dicomnode.database import Database
 from dicomnode.discretion import scrub
@@ -28,11 +30,15 @@ from dicomnode.headers import read_series
 from dicomnode.history import Conditions
 from dicomnode.jobs import Job, JobEvent, RetryPolicy
 from dicomnode.routing import ImageFacts
+from dicomnode.sections import HistorySettings
 from dicomnode.store import LeaseLost, outbox, queue, receiving
 from models.bundle import Model
+from models.card import Card
 from pipeline.analyse import Findings, Options, analyse
 from pipeline.errors import Exhausted
-from pipeline.provenance import Report, Revision
+from pipeline.measure import Measurement
+from pipeline.priors import NONE, Priors, Report
+from pipeline.provenance import Revision
 from pipeline.series import open_series
 
 log = logging.getLogger(__name__)
@@ -42,7 +48,7 @@ _TELL_S = 2.0  # how often a running job says how far it is
 
 @dataclass(frozen=True)
 class Workplace:
-    """How a worker works. destinations: names of those that get every result."""
+    """How a worker works. destinations: names of those that get every result. bands: what changes are called."""
 
     model: Model
     device: str
@@ -50,6 +56,7 @@ class Workplace:
     lease_s: float
     retry: RetryPolicy
     destinations: tuple[str, ...]
+    bands: HistorySettings = field(default_factory=HistorySettings)
 
 
 class Worker:
@@ -122,30 +129,38 @@ class Worker:
             images = receiving.images(connection, held.series_instance_uid, held.last_instance_id)
             before = outbox.report_before(connection, held)
         files = [(self._archive.path(image.path), image.facts) for image in images]
+        conditions = _conditions(files)
         series = open_series([path for path, _ in files])
         place = self._workplace
         revision = _revision(held, before, str(series.first.StudyInstanceUID))
         options = Options(
-            held.created_at, place.device, place.batch_size, progress=self._note_progress, revision=revision
+            held.created_at,
+            place.device,
+            place.batch_size,
+            progress=self._note_progress,
+            revision=revision,
+            recall=partial(self._recall, held, conditions),
         )
-        return analyse(series, place.model, options), _conditions(files)
+        return analyse(series, place.model, options), conditions
+
+    def _recall(self, held: Job, conditions: Conditions, measurement: Measurement) -> Priors:
+        """What the history holds from before; nothing where it cannot be told, which stops no analysis."""
+        try:
+            with self._database.read() as connection:
+                measured = _measured(self._workplace.model.card, measurement, conditions)
+                point = recollection.locate(connection, held, measured, self._clock())
+                known = recollection.recall(connection, point, self._workplace.bands)
+                return recollection.place(connection, held.id, known, self._workplace.model.card)
+        except Exception as error:  # noqa: BLE001 - a report without its priors is better than none
+            log.error("job %d: its earlier volumes cannot be told: %s", held.id, scrub(error))
+            return NONE
 
     def _finish(self, held: Job, findings: Findings, conditions: Conditions) -> None:
-        card, measurement = findings.card, findings.measurement
-        measured = outbox.Measured(
-            found=findings.seg is not None,
-            volume_ml=measurement.volume_ml,
-            confidence=measurement.confidence,
-            flags=tuple(str(flag) for flag in measurement.flags),
-            model_name=card.name,
-            model_version=card.version,
-            model_sha256=card.sha256,
-            repeatability_percent=card.repeatability_percent,
-            conditions=conditions,
-        )
+        measured = _measured(findings.card, findings.measurement, conditions)
         with self._database.begin() as connection:  # of a job that was superseded meanwhile not even a file is left
             queue.check_lease(connection, held.id, self._holder)
-        objects = [self._keep(dataset, held) for dataset in (findings.seg, findings.sr) if dataset is not None]
+        basis = recollection.basis(findings.priors, findings.card)
+        objects = [self._keep(dataset, held, basis) for dataset in (findings.seg, findings.sr) if dataset is not None]
         assumed = [one.text for one in findings.assumptions]
         finished = outbox.Finished(measured, assumed, objects, self._workplace.destinations)
         with self._database.begin() as connection:
@@ -153,7 +168,7 @@ class Worker:
             outbox.finish(connection, held, finished, self._clock())
         log.info("job %d: done, %d results for %d destinations", held.id, len(objects), len(finished.destinations))
 
-    def _keep(self, dataset: Dataset, held: Job) -> outbox.StoredResult:
+    def _keep(self, dataset: Dataset, held: Job, basis: str) -> outbox.StoredResult:
         buffer = BytesIO()
         dataset.save_as(buffer, enforce_file_format=True)
         content = buffer.getvalue()
@@ -161,7 +176,7 @@ class Worker:
         uid = str(dataset.SOPInstanceUID)
         path = archive_path(RESULTS, held.series_instance_uid, uid, digest)
         self._archive.keep(path, content)
-        return outbox.StoredResult(str(dataset.SOPClassUID), uid, str(dataset.SeriesInstanceUID), path, digest)
+        return outbox.StoredResult(str(dataset.SOPClassUID), uid, str(dataset.SeriesInstanceUID), path, digest, basis)
 
     def _end(self, held: Job, event: JobEvent, reason: str) -> None:
         now = self._clock()
@@ -198,6 +213,20 @@ class Worker:
                         return
             except Unavailable as error:
                 log.warning("the lease of job %d could not be renewed: %s", held.id, error)
+
+
+def _measured(card: Card, measurement: Measurement, conditions: Conditions) -> outbox.Measured:
+    return outbox.Measured(
+        found=measurement.voxel_count > 0,
+        volume_ml=measurement.volume_ml,
+        confidence=measurement.confidence,
+        flags=tuple(str(flag) for flag in measurement.flags),
+        model_name=card.name,
+        model_version=card.version,
+        model_sha256=card.sha256,
+        repeatability_percent=card.repeatability_percent,
+        conditions=conditions,
+    )
 
 
 def _conditions(files: Sequence[tuple[Path, ImageFacts]]) -> Conditions:

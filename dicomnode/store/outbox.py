@@ -25,13 +25,14 @@ _REPORTS = "1.2.840.10008.5.1.4.1.1.88."  # what the UIDs of all SR storage clas
 
 @dataclass(frozen=True)
 class StoredResult:
-    """A SEG or SR on disk. path: relative to the archive."""
+    """A result on disk. path: relative to the archive. basis: what tells the editions of a report apart."""
 
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
     path: str
     sha256: str
+    basis: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class ListedDelivery:
 def finish(connection: Connection, held: Job, finished: Finished, now: datetime) -> None:
     """End a running job as done, with its measurement, its results and one delivery of each result per destination.
 
-    A rerun replaces the measurement and sends the same objects again.
+    A rerun replaces the measurement and sends the same objects again; of those that it no longer makes, what was not
+    sent is cancelled.
     """
     measured = finished.measured
     note = f"{measured.volume_ml:.1f} mL" if measured.found else "nothing found"
@@ -99,6 +101,9 @@ def finish(connection: Connection, held: Job, finished: Finished, now: datetime)
         connection.execute(update(measurements).where(measurements.c.job_id == held.id).values(values))
     if measured.found:
         notices.note(connection, Cause(Topic.VOLUME_CHANGED, "", job_id=held.id), now)
+    made = [result.sop_instance_uid for result in finished.results]
+    earlier = (results.c.job_id == held.id) & results.c.sop_instance_uid.not_in(made)
+    _cancel_unsent(connection, earlier, "a later edition took its place", now)
     for result in finished.results:
         result_id = _put_result(connection, held.id, result)
         for destination in finished.destinations:
@@ -220,7 +225,7 @@ def report_before(connection: Connection, held: Job) -> StoredResult | None:
         select(c.sop_class_uid, c.sop_instance_uid, c.series_instance_uid, c.path, c.sha256)
         .join(jobs)
         .where(earlier, c.sop_class_uid.startswith(_REPORTS), c.series_instance_uid != "")
-        .order_by(jobs.c.revision.desc())
+        .order_by(jobs.c.revision.desc(), c.id.desc())
         .limit(1)
     )
     row = connection.execute(statement).one_or_none()
@@ -233,16 +238,21 @@ def cancel_superseded(connection: Connection, series_instance_uid: str, now: dat
 
 
 def _cancel_superseded(connection: Connection, which: ColumnElement[bool], now: datetime) -> None:
+    superseded = which & (jobs.c.state == JobState.SUPERSEDED)
+    _cancel_unsent(connection, superseded, "a later revision of the series took its place", now)
+
+
+def _cancel_unsent(connection: Connection, which: ColumnElement[bool], reason: str, now: datetime) -> None:
     unsent = deliveries.c.state.in_((DeliveryState.PENDING, *STUCK))
     statement = (
         select(deliveries.c.id)
         .join_from(deliveries, results)
         .join(jobs)
-        .where(which, unsent, jobs.c.state == JobState.SUPERSEDED)
+        .where(which, unsent)
         .with_for_update(of=deliveries, skip_locked=True)
     )
     for key in list(connection.scalars(statement)):
-        cancel(connection, key, "a later revision of the series took its place", now)
+        cancel(connection, key, reason, now)
 
 
 def delivery(connection: Connection, delivery_id: int) -> Delivery:

@@ -25,6 +25,8 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column('kernel', sa.Text(), nullable=False, server_default=''))
         batch_op.add_column(sa.Column('phase', sa.String(length=32), nullable=False, server_default=''))
         batch_op.add_column(sa.Column('thickness_mm', sa.Float(), nullable=True))
+    with op.batch_alter_table('results', schema=None) as batch_op:
+        batch_op.add_column(sa.Column('basis', sa.String(length=64), nullable=False, server_default=''))
     op.create_table('invalidations',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('job_id', sa.Integer(), nullable=False),
@@ -75,6 +77,8 @@ def upgrade() -> None:
     sa.Column('model_version', sa.Text(), nullable=False),
     sa.Column('model_sha256', sa.String(length=64), nullable=False),
     sa.Column('measured_at', UTCTime(), nullable=False),
+    sa.Column('report_series_instance_uid', sa.String(length=64), nullable=False, server_default=''),
+    sa.Column('sop_class_uid', sa.String(length=64), nullable=False, server_default=''),
     sa.Column('source', sa.Text(), nullable=False),
     sa.Column('found_at', UTCTime(), nullable=False),
     sa.PrimaryKeyConstraint('sop_instance_uid', name=op.f('pk_prior_reports'))
