@@ -47,6 +47,8 @@ path = "{folder}/archive"
 reserve_gb = 0.1
 [series]
 quiet_seconds = 2
+[web]
+enabled = false
 [[destinations]]
 name = "demo-archive"
 ae_title = "ARCHIVE"

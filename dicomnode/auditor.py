@@ -216,6 +216,10 @@ class Auditor:
     def _alarm(self, subject: str) -> Callable[[str | None], None]:
         def report(reason: str | None) -> None:
             try:
+                with self._database.read() as connection:  # who records may hold a transaction that writes
+                    is_on = watch.is_on(connection, watch.AlarmKind.SECURITY, subject)
+                if reason is None and not is_on:
+                    return
                 with self._database.begin() as connection:
                     if reason is None:
                         watch.clear_alarm(connection, watch.AlarmKind.SECURITY, subject, self._clock())

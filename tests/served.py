@@ -78,7 +78,7 @@ class ServedNode:
             f'[listener]\nport = {self.port}\n[archive]\npath = "{folder}/archive"\nreserve_gb = 0\n'
             f'[series]\nquiet_seconds = 1\nminimum_slices = 10\n[worker]\ndevice = "cpu"\nmodel = "{folder}/bundle"\n'
             "lease_seconds = 2\nmax_attempts = 20\nretry_seconds = 0.5\nretry_cap_seconds = 2\n"
-            "[courier]\nretry_seconds = 0.5\nretry_cap_seconds = 2\ntimeout_seconds = 2\n"
+            "[web]\nenabled = false\n[courier]\nretry_seconds = 0.5\nretry_cap_seconds = 2\ntimeout_seconds = 2\n"
             f'[[destinations]]\nname = "pacs"\nae_title = "{title}"\nhost = "127.0.0.1"\nport = {port}\n',
             encoding="utf-8",
         )

@@ -10,6 +10,8 @@ _ALARMS = {
     "delivery": "Remove the cause, such as a PACS that is away or refuses the results; then retry the deliveries.",
     "confirmation": "See that the PACS reaches the node's port and knows its AE title; the results are in the PACS.",
     "certificate": "Have it renewed, put it where tls.certificate says, and start the node again.",
+    "notice": "See that the mail server or the address of the webhook answers; `dicomnode notify` tries it.",
+    "pull": "See that the archive answers and lets this node find and fetch; `dicomnode pull` says more.",
     "security": "See to the disk of the audit trail, or to the syslog server; nothing is lost meanwhile.",
 }
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import TypeAdapter
 
 from dicomnode.arrivals import Patient
 from dicomnode.deliveries import DeliveryState
@@ -33,17 +34,12 @@ class Problem:
     detail: str
 
 
+_PROBLEM = {"application/problem+json": {"schema": TypeAdapter(Problem).json_schema()}}
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {
-        "description": text,
-        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
-    for status, text in (
-        (401, "Nobody is signed in"),
-        (404, "There is none"),
-        (422, "A parameter does not fit"),
-        (503, "The database is away"),
-    )
+    401: {"description": "Nobody is signed in", "content": _PROBLEM},
+    404: {"description": "There is none", "content": _PROBLEM},
+    422: {"description": "A parameter does not fit", "content": _PROBLEM},
+    503: {"description": "The database is away", "content": _PROBLEM},
 }
 
 router = APIRouter(prefix="/api/v1", responses=_PROBLEMS)

@@ -31,6 +31,7 @@ def serve(app: FastAPI, settings: WebSettings, context: ssl.SSLContext | None, s
     config = uvicorn.Config(
         app,
         log_config=None,  # the node's own: of errors nothing that may quote a patient's data
+        log_level="warning",
         access_log=False,  # paths name patients
         server_header=False,
         ws="none",

@@ -27,7 +27,7 @@ from tests.phantom import PhantomOptions, write_series
 from tests.served import take_port, wait_for
 from tests.syslog_server import UdpReceiver, running
 
-IN_THIS_PROCESS = frozenset(Actor) - {Actor.WORKER}
+IN_THIS_PROCESS = frozenset(Actor) - {Actor.WORKER, Actor.WEB}
 
 
 class Audited:

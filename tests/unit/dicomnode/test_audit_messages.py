@@ -37,6 +37,8 @@ KINDS: list[tuple[Event, str, str | None, str]] = [
     (events.data_exported(NODE, READER, "file:///backup/node.db", [STUDY, STUDY], NOW), "110106", None, "R"),
     (events.patients_linked(NODE, READER, [STUDY.patient, Patient("P-2", "")], NOW), "110110", None, "U"),
     (events.user_authenticated(NODE, READER, events.LOGIN, NOW), "110114", "110122", "E"),
+    (events.user_authenticated(NODE, READER, events.LOGIN, NOW), "110114", "110122", "E"),
+    (events.user_authenticated(NODE, READER, events.LOGOUT, NOW), "110114", "110123", "E"),
     (events.study_deleted(NODE, STUDY, NOW), "110105", None, "D"),
     (events.query_sent(NODE, PEER, ASKED, NOW), "110112", None, "E"),
     (events.security_alert(NODE, PEER, events.NODE_AUTHENTICATION, "why", NOW), "110113", "110126", "E"),
