@@ -33,6 +33,7 @@ def to_chart(entries: Sequence[Entry]) -> list[ChartPoint]:
             f"{point.model_name} {point.model_version}",
             point.is_lower_bound,
             entry.standing is Standing.COUNTS,
+            entry.previous is not None and entry.previous.is_comparable,
         )
         for entry in entries
         if (moment := (point := entry.point).moment) is not None and point.volume_ml is not None

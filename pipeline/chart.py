@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
@@ -16,53 +18,53 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#
 
 @dataclass(frozen=True)
 class ChartPoint:
-    """One volume. at: of the acquisition. counts: False where it was superseded or marked as invalid."""
+    """One volume. at: of the acquisition. counts: False where it was superseded or marked as invalid.
+
+    is_joined: whether it can be compared with the point before it that counts.
+    """
 
     at: datetime
     volume_ml: float
     model: str
     is_lower_bound: bool = False
     counts: bool = True
+    is_joined: bool = False
 
 
 def draw_volumes(axes: Axes, points: Sequence[ChartPoint], *, band_percent: float | None = None) -> None:
     """Plot volumes in mL over a true time axis that begins at 0 mL.
 
-    Each model has a colour and a marker, and lines join points of one model only. A lower bound carries an arrow up,
-    what does not count is hollow and joined to nothing.
+    points: in order of acquisition. Each model has a colour and a marker; a line joins volumes that can be compared. A
+    lower bound carries an arrow up, what does not count is hollow.
     band_percent: shaded around the first point that counts: changes of its model that are within measurement error.
     """
+    _draw_lines(axes, [point for point in points if point.counts])
     models = list(dict.fromkeys(point.model for point in points))
     for index, model in enumerate(models):
         colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
-        theirs = [point for point in points if point.model == model]
-        counting = [point for point in theirs if point.counts]
-        days = [float(date2num(point.at)) for point in counting]
-        axes.plot(
-            days,
-            [point.volume_ml for point in counting],
-            color=colour,
-            marker=marker,
-            markersize=6,
-            linewidth=1.2,
-            label=model,
-        )
-        for point in theirs:
-            if not point.counts:
-                axes.plot(
-                    date2num(point.at), point.volume_ml, color=colour, marker=marker, markersize=7, fillstyle="none"
-                )
-            if point.is_lower_bound:
-                _draw_arrow(axes, point, colour)
+        style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 7, "linestyle": "none"}
+        axes.plot([], [], **style, label=model)
+        for point in points:
+            if point.model == model:
+                axes.plot(date2num(point.at), point.volume_ml, **style, fillstyle="full" if point.counts else "none")
+                if point.is_lower_bound:
+                    _draw_arrow(axes, point, colour)
     _draw_band(axes, points, band_percent)
     axes.set_ylim(0, max([point.volume_ml for point in points], default=100.0) * 1.25)
     axes.set_ylabel("volume / mL")
-    locator = AutoDateLocator()
+    locator = AutoDateLocator(minticks=3, maxticks=8)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axes.grid(alpha=0.25)
     if models:
         axes.legend(fontsize="small", loc="lower right")
+
+
+def _draw_lines(axes: Axes, counting: Sequence[ChartPoint]) -> None:
+    for earlier, later in pairwise(counting):
+        if later.is_joined:
+            days = [float(date2num(point.at)) for point in (earlier, later)]
+            axes.plot(days, [earlier.volume_ml, later.volume_ml], color="dimgrey", linewidth=1.2, zorder=1)
 
 
 def _draw_arrow(axes: Axes, point: ChartPoint, colour: str) -> None:
