@@ -12,10 +12,12 @@ listening      the listener, and the services it offers
 door           what a connection passes before it is an association
 admission      who may associate
 bounds         what an association may take
+contexts       every presentation context, for the conformance statement
 """
 
 from dicomnode.dimse.admission import Denial, DenialKind
 from dicomnode.dimse.associations import associate
+from dicomnode.dimse.contexts import Context, accepted, proposed
 from dicomnode.dimse.getting import Intake, get
 from dicomnode.dimse.listening import STORED_SOP_CLASSES, Service, close, listen
 from dicomnode.dimse.moving import move
@@ -25,7 +27,7 @@ from dicomnode.dimse.security import client_context, server_context, web_context
 from dicomnode.dimse.sending import Line, echo, send
 
 __all__ = [
-    "STORED_SOP_CLASSES", "STUDY_ROOT_FIND", "Denial", "DenialKind", "Intake", "Line", "Peer", "SentQuery", "Service", "associate",
-    "client_context", "close", "count_instances", "echo", "find", "get", "listen", "make_peer", "move", "parse_peer",
-    "send", "server_context", "web_context",
+    "STORED_SOP_CLASSES", "STUDY_ROOT_FIND", "Context", "Denial", "DenialKind", "Intake", "Line", "Peer",
+    "SentQuery", "Service", "accepted", "associate", "client_context", "close", "count_instances", "echo", "find",
+    "get", "listen", "make_peer", "move", "parse_peer", "proposed", "send", "server_context", "web_context",
 ]  # fmt: skip

@@ -33,7 +33,7 @@ INVALID_ARGUMENT = 0x0115
 NOT_AUTHORISED = 0x0124
 """Answers to an N-EVENT-REPORT (PS3.7 10.1.1.1.8 and Annex C)."""
 
-_SYNTAXES = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
+SYNTAXES = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 _REQUEST = 1  # the Action Type ID (PS3.4 J.3.2)
 _EVENTS = (1, 2)  # complete; complete, but there are failures (PS3.4 J.3.3)
 
@@ -74,7 +74,7 @@ class Request:
 
 def reports(take: Take) -> Service:
     """What the listener offers to archives that report on an association of their own."""
-    syntaxes, answer = _SYNTAXES, _answerer(take)
+    syntaxes, answer = SYNTAXES, _answerer(take)
     return Service(evt.EVT_N_EVENT_REPORT, (StorageCommitmentPushModel,), syntaxes, answer, is_notified=True)
 
 
@@ -86,7 +86,7 @@ def ask(line: Line, request: Request, take: Take, *, linger_s: float) -> None:
     even where the answer was lost.
     """
     dialogue = _Dialogue(take)
-    contexts = [build_context(StorageCommitmentPushModel, list(_SYNTAXES))]
+    contexts = [build_context(StorageCommitmentPushModel, list(SYNTAXES))]
     with associate(line.peer, line.calling_ae, contexts, line.timeout_s, dialogue.handlers()) as association:
         _send(association, request)
         status = dialogue.status(line.timeout_s)

@@ -61,14 +61,14 @@ def send(peer: Peer, calling_ae: str, files: Sequence[Path], timeout_s: float) -
             yield file, Outcome(DeliveryEvent.REJECT, str(error))
     if not kinds:
         return
-    proposed = dict.fromkeys((sop_class, _proposed(syntax)) for sop_class, syntax in kinds.values())
+    proposed = dict.fromkeys((sop_class, proposed_for(syntax)) for sop_class, syntax in kinds.values())
     if len(proposed) > _MOST_CONTEXTS:
         raise Refused(f"{len(proposed)} kinds of objects at once; an association carries at most {_MOST_CONTEXTS}")
     contexts = [build_context(sop_class, list(syntaxes)) for sop_class, syntaxes in proposed]
     with associate(peer, calling_ae, contexts, timeout_s) as association:
         accepted = {(c.abstract_syntax, c.transfer_syntax[0]) for c in association.accepted_contexts}
         for file, (sop_class, syntax) in kinds.items():
-            if any((sop_class, candidate) in accepted for candidate in _proposed(syntax)):
+            if any((sop_class, candidate) in accepted for candidate in proposed_for(syntax)):
                 yield file, _send_one(association, file)
             else:
                 what = f"{UID(sop_class).name} in {UID(syntax).name}"
@@ -88,7 +88,7 @@ def _kind(file: Path) -> tuple[str, str]:
         raise Refused(f"{file.name}: {error.strerror}") from None
 
 
-def _proposed(transfer_syntax: str) -> tuple[str, ...]:
+def proposed_for(transfer_syntax: str) -> tuple[str, ...]:
     """As the file is; an uncompressed one may be re-encoded for an archive that takes the default syntax only."""
     if transfer_syntax == ExplicitVRLittleEndian:
         return (transfer_syntax, str(ImplicitVRLittleEndian))
