@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Event, Thread
 from urllib.parse import urlsplit
 
@@ -67,7 +66,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, site: Site) -> Iterator[Page]:
     """A page that must neither complain nor ask another machine for anything."""
-    page = browser.new_page(base_url=site.url, viewport={"width": 1440, "height": 900})
+    page = browser.new_page(base_url=site.url, viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
     hosts, complaints = set(), []
     page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
     page.on(
@@ -86,23 +85,24 @@ def look(seen: Locator | Page) -> NDArray[np.int_]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page_can_be_read_by_everybody(page: Page, site: Site, scheme: str, tmp_path: Path) -> None:
-    page.emulate_media(color_scheme=scheme)
+def test_every_page_can_be_read_by_everybody(page: Page, site: Site) -> None:
     paths = ["/", "/jobs", f"/jobs/{site.measured}", f"/jobs/{site.measured}/overlay", "/patients"]
     for path in [*paths, f"/patients/{site.studied}", "/deliveries", "/refusals", "/api"]:
         page.goto(path)
-        page.wait_for_load_state("networkidle")
-        grave = [
-            f"{path}: {found['id']}: {found['nodes'][0]['html'][:200]}"
-            for found in Axe().run(page).response["violations"]
-            if found["impact"] in ("serious", "critical")
-        ]
-        assert grave == []
-        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (int(ground.split("(")[1].split(",")[0]) < 100) == (scheme == "dark")
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            assert list_barriers(page) == [], f"{path} in {scheme}"
+            ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (int(ground.split("(")[1].split(",")[0]) < 100) == (scheme == "dark")
         fits = page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
         assert fits, f"{path} is wider than the screen"
+
+
+def list_barriers(page: Page) -> list[str]:
+    """What keeps somebody from using the page, by axe-core's judgement."""
+    found = Axe().run(page).response["violations"]
+    grave = [one for one in found if one["impact"] in ("serious", "critical")]
+    return [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in grave]
 
 
 def open_overlay(page: Page, site: Site) -> Callable[[int], None]:
@@ -139,7 +139,7 @@ def test_the_overlay_lies_on_the_organ_voxel_for_voxel(page: Page, site: Site) -
         colours = sample(look(page.locator("#picture")), rows, columns)
         is_gold = (colours[..., 0] > 230) & (colours[..., 2] < 60)
         expected = hounsfield[number - 1] > MIDDLE_HU
-        assert expected.sum() > 50
+        assert expected.any()
         np.testing.assert_array_equal(is_gold, expected)
     page.get_by_label("Hidden").check()
     greys = sample(look(page.locator("#picture")), rows, columns)[..., 0]
