@@ -9,7 +9,7 @@ from typing import IO
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from dicomnode.history import Entry, Standing
+from dicomnode.history import Entry, Standing, limits
 from dicomnode.sections import HistorySettings
 from pipeline.chart import ChartPoint, draw_volumes
 
@@ -19,7 +19,8 @@ def draw_history(entries: Sequence[Entry], bands: HistorySettings, target: Path 
     figure = Figure(figsize=(9, 5), dpi=120, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
-    draw_volumes(axes, to_chart(entries), band_percent=bands.within_percent)
+    first = next((entry.point for entry in entries if entry.standing is Standing.COUNTS), None)
+    draw_volumes(axes, to_chart(entries), band_percent=limits(first, bands)[0] if first else None)
     axes.set_title("Pancreas volume (AI, unverified, not for diagnosis)", fontsize=11)
     canvas.print_png(target)
 

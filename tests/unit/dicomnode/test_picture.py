@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from matplotlib.dates import num2date
 from matplotlib.figure import Figure
 
+from dicomnode import picture
 from dicomnode.arrivals import Patient
 from dicomnode.database import open_database
 from dicomnode.history import timeline
@@ -15,7 +17,7 @@ from dicomnode.picture import to_chart
 from dicomnode.sections import HistorySettings
 from dicomnode.store import history
 from pipeline.chart import draw_volumes
-from tests.patients import add_five_studies
+from tests.patients import add_five_studies, add_measurement
 
 
 def test_lines_join_only_what_can_be_compared_and_marks_tell_the_rest(tmp_path: Path) -> None:
@@ -33,3 +35,15 @@ def test_lines_join_only_what_can_be_compared_and_marks_tell_the_rest(tmp_path: 
     assert {marks[year].get_marker() for year in (2019, 2020, 2021, 2022)} != {marks[2023].get_marker()}
     (arrow,) = [text for text in axes.texts if not text.get_text()]
     assert arrow.xy[1] > 50
+
+
+def test_the_band_is_as_wide_as_the_models_repeatability_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient, drawn = Patient("P-1", ""), []
+    with open_database(f"sqlite:///{tmp_path}/node.db").begin() as connection:
+        add_measurement(connection, patient, "1", "20200101", 80.0, repeatability_percent=17.0)
+        entries = timeline(history.points(connection, patient), HistorySettings())
+    monkeypatch.setattr(picture, "draw_volumes", lambda axes, points, band_percent: drawn.append(band_percent))
+    picture.draw_history(entries, HistorySettings(), tmp_path / "history.png")
+    assert drawn == [17.0]
