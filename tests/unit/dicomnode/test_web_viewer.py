@@ -13,8 +13,9 @@ from dicomnode.store import history, queue, viewing
 from dicomnode.tables import instances, measurements
 from dicomnode.web import overlay
 from pipeline.series import open_series, read_volume
-from tests.clinic import SHAPE, Clinic, fast_model
+from tests.clinic import SHAPE, SPACING_MM, Clinic, fast_model
 from tests.patients import ACT
+from tests.phantom import PhantomOptions, scan, write_multiframe
 
 
 @pytest.fixture
@@ -91,3 +92,17 @@ def test_an_invalid_result_says_so(clinic: Clinic) -> None:
     with clinic.database.begin() as connection:
         history.invalidate(connection, job_id, ACT)
     assert "Marked as invalid:</strong> outlined the stomach" in browse(clinic).get(f"/jobs/{job_id}/overlay").text
+
+
+def test_case_19_a_multi_frame_file_is_looked_at_slice_by_slice(clinic: Clinic, tmp_path: Path) -> None:
+    options = PhantomOptions(shape=SHAPE, spacing_mm=SPACING_MM, order="shuffled")
+    job_id = clinic.receive_files([write_multiframe(tmp_path / "enhanced.dcm", options)])
+    clinic.work(fast_model())
+    client = browse(clinic)
+    slices = client.get(f"/jobs/{job_id}/overlay/slices").json()["slices"]
+    assert [slices[0]["place"], slices[-1]["place"]] == ["H 47.5 mm", "F 47.5 mm"]
+    hounsfield = scan(options)[::-1]  # from the head down
+    for number in (1, 9):
+        sent = np.frombuffer(client.get(f"/jobs/{job_id}/overlay/slices/{number}").content, "<i2")
+        np.testing.assert_allclose(sent, hounsfield[number - 1].ravel(), atol=0.51)
+    assert slices[8]["area_mm2"] == np.count_nonzero(hounsfield[8] > 90) * 16
