@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -188,9 +187,9 @@ class Auditor:
         study, person = Study(subject.study_instance_uid, subject.patient, {}), Entity(user, "", address)
         self.trail.record(events.instances_accessed(self.node, study, Action.UPDATE, self._clock(), person))
 
-    def exported(self, user: str, file: Path, about: Collection[subjects.Subject]) -> None:
-        """A person of this machine had data of studies written into a file."""
-        person, uri, everything = Entity(user, "", self.node.address), file.resolve().as_uri(), list(about)
+    def exported(self, user: str, uri: str, about: Collection[subjects.Subject], address: str = "") -> None:
+        """A person had data of studies put into a file. address: where the person sits; empty: at this machine."""
+        person, everything = Entity(user, "", address or self.node.address), list(about)
         for start in range(0, len(everything), _MOST_STUDIES):
             studies = [
                 Study(one.study_instance_uid, one.patient, {}) for one in everything[start : start + _MOST_STUDIES]

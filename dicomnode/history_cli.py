@@ -249,7 +249,7 @@ def _tell_export(settings: Settings, file: Path, points: Sequence[VolumePoint]) 
         Subject(point.study_instance_uid, Patient(point.patient_id, point.issuer_of_patient_id)) for point in points
     )
     database = open_database(settings.database_url)
-    Auditor(settings, database, utc_now).exported(getpass.getuser(), file, about)
+    Auditor(settings, database, utc_now).exported(getpass.getuser(), file.resolve().as_uri(), about)
     database.close()
 
 

@@ -71,7 +71,7 @@ def backup(
     auditor = Auditor(settings, database, utc_now)
     made, content = backups.back_up(database, archive, folder, files, utc_now())
     with database.read() as connection:
-        auditor.exported(getpass.getuser(), made, subjects.everything(connection))
+        auditor.exported(getpass.getuser(), made.resolve().as_uri(), subjects.everything(connection))
     database.close()
     what = "listed" if files is FileMode.NONE else "kept"
     output.print(f"{made}: database verified, {content.files} files {what}, {content.size_bytes / 1e9:.2f} GB")

@@ -36,6 +36,11 @@ class _Record:
     merges: Sequence[Merge]
     entries: Sequence[Entry]
 
+    @property
+    def job_ids(self) -> list[int]:
+        """Of all that was measured here."""
+        return [entry.point.job_id for entry in self.entries if entry.point.job_id is not None]
+
 
 @router.get("/patients")
 def list_patients(
@@ -62,20 +67,23 @@ def show_patient(request: Request, here: Here, viewer: Viewer, job_id: int) -> R
 
 
 @router.get("/patients/{job_id}/volumes.csv")
-def send_table(here: Here, viewer: Viewer, job_id: int) -> Response:
+def send_table(request: Request, here: Here, viewer: Viewer, job_id: int) -> Response:
     """The table, a row for each result: the same as `dicomnode volumes --csv` writes."""
-    rows = [tabulate(entry) for entry in _find(here, viewer, job_id).entries]
-    return _file(cohort.to_csv(rows).encode(), "text/csv; charset=utf-8", f"volumes-{job_id}.csv")
+    record = _find(here, viewer, job_id)
+    here.gave(viewer, str(request.url), record.job_ids)
+    content = cohort.to_csv([tabulate(entry) for entry in record.entries])
+    return _file(content.encode(), "text/csv; charset=utf-8", f"volumes-{job_id}.csv")
 
 
 @router.get("/patients/{job_id}/volumes.png")
-def send_picture(here: Here, viewer: Viewer, job_id: int) -> Response:
+def send_picture(request: Request, here: Here, viewer: Viewer, job_id: int) -> Response:
     """The plot: the same as `dicomnode volumes --png` draws."""
     # Imported here: drawing takes a second that the other pages need not wait for.
     from dicomnode.picture import draw_history
 
-    buffer = BytesIO()
-    draw_history(_find(here, viewer, job_id).entries, here.settings.history, buffer)
+    record, buffer = _find(here, viewer, job_id), BytesIO()
+    here.gave(viewer, str(request.url), record.job_ids)
+    draw_history(record.entries, here.settings.history, buffer)
     return _file(buffer.getvalue(), "image/png", f"volumes-{job_id}.png")
 
 
@@ -92,5 +100,6 @@ def _find(here: Site, viewer: Visitor, job_id: int) -> _Record:
         labels = viewing.labels_of(connection, family[0])
         merges = [one for one in history.list_merges(connection) if one.patient in family]
         points = history.points(connection, patient)
-    here.saw(viewer, [point.job_id for point in points if point.job_id is not None])
-    return _Record(job_id, labels, merges, timeline(points, here.settings.history))
+    record = _Record(job_id, labels, merges, timeline(points, here.settings.history))
+    here.saw(viewer, record.job_ids)
+    return record

@@ -60,6 +60,12 @@ class Site:
             if self.sightings.is_new((visitor.name, visitor.address, subject.study_instance_uid), now):
                 self.auditor.viewed(visitor.name, visitor.address, subject)
 
+    def gave(self, visitor: Visitor, url: str, job_ids: Collection[int]) -> None:
+        """Record that a person fetched a file that holds data of these jobs."""
+        with self.database.read() as connection:
+            about = set(subjects.of_jobs(connection, job_ids).values())
+        self.auditor.exported(visitor.name, url, about, visitor.address)
+
 
 async def _here(request: Request) -> Site:
     site: Site = request.app.state.site

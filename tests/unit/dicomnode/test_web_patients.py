@@ -22,6 +22,7 @@ from dicomnode.history import Standing, timeline
 from dicomnode.sections import HistorySettings
 from dicomnode.store import history
 from dicomnode.web import plot
+from tests.audit_messages import kind, read_messages
 from tests.clinic import Clinic
 from tests.patients import ACT, add_five_studies, add_measurement
 
@@ -109,6 +110,18 @@ def test_five_studies_out_of_order_by_two_models_one_invalid_one_a_lower_bound(c
     picture = browse(clinic).get(f"/patients/{jobs[0]}/volumes.png")
     assert picture.content.startswith(b"\x89PNG")
     assert "attachment" in picture.headers["content-disposition"]
+
+
+def test_looking_at_a_patient_and_taking_a_file_away_stand_on_the_audit_trail(clinic: Clinic) -> None:
+    with writing(clinic) as connection:
+        job_id = add_measurement(connection, ANNA, "1", "20200101", 80.0)
+    look(clinic, f"/patients/{job_id}")
+    browse(clinic).get(f"/patients/{job_id}/volumes.csv")
+    looked, *_, exported = read_messages(clinic.settings.audit_folder)
+    assert kind(looked) == "DICOM Instances Accessed"
+    assert kind(exported) == "Export"
+    assert f"http://localhost/patients/{job_id}/volumes.csv" in exported.xpath("//ActiveParticipant/@UserID")
+    assert ANNA.id in exported.xpath("//@ParticipantObjectID")[-1]
 
 
 def test_case_32_volumes_of_two_versions_are_not_compared(clinic: Clinic) -> None:
