@@ -166,9 +166,7 @@ class Receiver:
     def take_file(self, blob: bytes, sender: str, witness: Witness) -> Taken:
         """Store a file that no association negotiated: what the listener would not take is refused (PS3.18 I.2)."""
         try:
-            meta = file_meta(blob)
-            about = (str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID))
-            syntax = meta.TransferSyntaxUID
+            about, syntax = identify(blob)
         except UNREADABLE:
             return Taken("", "", CANNOT_UNDERSTAND, "not a DICOM file")
         if about[0] not in dimse.STORED_SOP_CLASSES:
@@ -280,6 +278,12 @@ class Receiver:
             return
         self._archive.discard(path)  # other bytes came under its UID meanwhile; these were never acknowledged
         log.warning("%s was left without a row by a crash; removed", path)
+
+
+def identify(blob: bytes) -> tuple[tuple[str, str], str]:
+    """SOP class and instance UID that a file claims, and its transfer syntax. Raises one of UNREADABLE."""
+    meta = file_meta(blob)
+    return (str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)), str(meta.TransferSyntaxUID)
 
 
 def conflict_status(settings: ListenerSettings) -> int:

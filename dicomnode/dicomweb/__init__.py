@@ -11,9 +11,9 @@ byte for byte what it was.
 """
 
 from dicomnode.dicomweb.lines import Line, make_line
-from dicomnode.dicomweb.multipart import Malformed, PartReader
+from dicomnode.dicomweb.multipart import Malformed, Part, PartReader
 from dicomnode.dicomweb.querying import find
 from dicomnode.dicomweb.retrieving import fetch
 from dicomnode.dicomweb.storing import judge_answer
 
-__all__ = ["Line", "Malformed", "PartReader", "fetch", "find", "judge_answer", "make_line"]
+__all__ = ["Line", "Malformed", "Part", "PartReader", "fetch", "find", "judge_answer", "make_line"]

@@ -23,14 +23,17 @@ _PASSWORD, _TOKEN = "scrypt", "token"
 
 
 class Role(StrEnum):
-    """What somebody may do: each may also do what those before it may."""
+    """What somebody may do: each may also do what those before it may. A sender may store images and see nothing."""
 
     MONITOR = "monitor"
     VIEWER = "viewer"
     OPERATOR = "operator"
+    SENDER = "sender"
 
     def may(self, needed: Role) -> bool:
         """Whether this role is enough."""
+        if Role.SENDER in (self, needed):
+            return self in (needed, Role.OPERATOR)
         return list(Role).index(self) >= list(Role).index(needed)
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 from fastapi.telemetry import TelemetryConfig
 
-from dicomnode.web import actions, api, health, metrics, pages, patients, signin, viewer
+from dicomnode.web import actions, api, health, metrics, pages, patients, signin, stow, viewer
 from dicomnode.web.accounts import Accounts, Role
 from dicomnode.web.faults import add_faults
 from dicomnode.web.security import Guard
@@ -55,12 +55,13 @@ def create_app(
         telemetry=_SILENT,
     )
     app.state.site = Site(settings, database, archive, auditor, clock, accounts, sessions)
+    app.state.desk = stow.Desk(app.state.site)
     app.state.templates = make_templates()
     any_name = not web.is_loopback and not web.names
     app.add_middleware(Guard, names=web.names, is_https=web.tls or web.proxy is not None, any_name=any_name)
     add_faults(app)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
-    for router in (signin.router, health.router, metrics.router):
+    for router in (signin.router, health.router, metrics.router, stow.router):
         app.include_router(router)
     for router in FOR_VIEWERS:
         app.include_router(router, dependencies=[Depends(signin.Needs(Role.VIEWER))])

@@ -16,7 +16,7 @@ from dicomnode.web.signin import SignInNeeded, login_path
 from dicomnode.web.site import render
 
 _STATUS: dict[type[Exception], int] = {Unknown: 404, IllegalMove: 409, Refused: 409, Unavailable: 503}
-_FOR_PROGRAMS = ("/api/", "/metrics", "/health", "/dicomweb/")
+_FOR_PROGRAMS = ("/api/", "/metrics", "/health", "/dicom-web/")
 
 
 def add_faults(app: FastAPI) -> None:
