@@ -143,7 +143,7 @@ def test_memory_does_not_grow_with_the_passes() -> None:
 
         seen = tensor((12, 40, 48))
         size = 2 * seen.numel()
-        run(ensemble(*[network] * members, patch=(6, 20, 24)), seen)
+        run(ensemble(*[network] * members, patch=(12, 40, 24)), seen)
         return most
 
     assert large_tensors_with(2) == large_tensors_with(5)
