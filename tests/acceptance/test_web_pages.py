@@ -203,3 +203,15 @@ def test_the_plot_is_seen_and_steered_by_keys(page: Page, site: Site, scheme: st
     assert "not comparable" in page.locator("#facts").inner_text()
     page.keyboard.press("Enter")
     page.wait_for_url("**/overlay")
+
+
+@pytest.mark.slow
+def test_a_slice_that_cannot_be_had_is_said_to_be_missing_and_the_picture_fades(page: Page, site: Site) -> None:
+    open_overlay(page, site)
+    page.route("**/slices/20", lambda route: route.fulfill(status=204))
+    page.keyboard.press("End")
+    page.wait_for_selector("#trouble:not(:empty)")
+    assert page.locator("#stage").get_attribute("aria-busy") == "true"
+    page.keyboard.press("Home")
+    page.wait_for_selector("#stage[data-painted='1'][aria-busy=false]")
+    assert page.locator("#trouble").inner_text() == ""

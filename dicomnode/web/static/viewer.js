@@ -10,7 +10,23 @@ const AHEAD = 4; // slices fetched before they are asked for
 const MOST_BYTES = 256e6; // of slices that are kept
 const LARGEST_ZOOM = 12;
 
-const series = await (await fetch(viewer.dataset.slices)).json();
+async function get(url) {
+  const answer = await fetch(url).catch(() => {
+    throw new Error("The node does not answer.");
+  });
+  if (answer.redirected) throw new Error("The session has ended: reload the page to sign in again.");
+  if (!answer.ok) throw new Error(`The slice cannot be shown (${answer.status}): reload the page to see why.`);
+  return answer;
+}
+
+function tell(error) {
+  byId("trouble").textContent = error.message;
+}
+
+const series = await get(viewer.dataset.slices).then((answer) => answer.json()).catch((error) => {
+  tell(error);
+  throw error;
+});
 const { rows, columns } = series, [rowMm, columnMm] = series.spacing_mm, count = series.slices.length;
 const most = Math.max(4 * AHEAD, Math.floor(MOST_BYTES / (2 * rows * columns)));
 const kept = new Map(); // slice number -> promise of its CT numbers, the last used at the end
@@ -23,9 +39,10 @@ let shownBefore = "outline"; // how the mask was shown before it was hidden
 let view = { zoom: 1, x: 0.5, y: 0.5 }; // x and y: the point of the image, from 0 to 1, in the middle of the stage
 
 async function load(number) {
-  const answer = await fetch(`${viewer.dataset.slices}/${number}`);
-  if (!answer.ok) throw new Error(`The slice cannot be shown (${answer.status}). Reload the page to see why.`);
-  return new Int16Array(await answer.arrayBuffer()); // little endian, as every machine is that runs a browser
+  const answer = await get(`${viewer.dataset.slices}/${number}`);
+  const bytes = await answer.arrayBuffer();
+  if (bytes.byteLength !== 2 * rows * columns) throw new Error("The slice came in part only.");
+  return new Int16Array(bytes); // little endian, as every machine is that runs a browser
 }
 
 function voxels(number) {
@@ -54,7 +71,7 @@ async function show(number) {
     for (const step of [...Array(AHEAD).keys()].map((one) => one + 1)) fetchAhead(mine + way * step);
     fetchAhead(mine - way);
   } catch (error) {
-    if (mine === wanted) byId("trouble").textContent = error.message;
+    if (mine === wanted) tell(error);
   }
 }
 
