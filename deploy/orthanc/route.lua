@@ -15,8 +15,8 @@ function OnStableSeries(seriesId, tags, metadata)
    print('series ' .. seriesId .. ' is on its way to ' .. NODE)
 end
 
--- A node that was away misses what became stable meanwhile: the log says so. Send it by hand (POST the series to
--- /modalities/pancreas/store), or let the node look for what it misses with a scheduled pull.
+-- A node that was away misses what became stable meanwhile: the log says so. It looks for that itself, by a rule of [[pull]];
+-- or send the job again: POST /jobs/ID/resubmit.
 function OnJobFailure(jobId)
    PrintRecursive('job ' .. jobId .. ' failed: see /jobs/' .. jobId)
 end

@@ -104,6 +104,8 @@ def test_node_archive_and_viewer_find_each_other(monkeypatch: pytest.MonkeyPatch
     assert settings.listener.allowed_callers == (orthanc["DicomAet"],)
     (destination,) = settings.destinations
     assert (destination.host, destination.ae_title, destination.port) == ("orthanc", "ORTHANC", orthanc["DicomPort"])
+    assert [source.url for source in settings.sources] == [f"http://orthanc:{orthanc['HttpPort']}/dicom-web"]
+    assert orthanc["DicomWeb"]["Root"] == "/dicom-web/"
     assert settings.database_url == "sqlite:////var/lib/dicomnode/node.db"
     assert f"proxy_pass http://orthanc:{orthanc['HttpPort']};" in (DEPLOY / "viewer" / "nginx.conf").read_text()
     assert published("node") == [("${BIND:-127.0.0.1}", settings.web.port)]
