@@ -23,6 +23,7 @@ from dicomnode.phases import WORDS, Phase
 from dicomnode.sections import Criterion, RuleSettings
 from dicomnode.settings import Settings
 from dicomnode.topics import FIELDS, PATIENT_FIELDS, Topic
+from dicomnode.web.accounts import Role
 from models.bundle import default_bundle
 from pipeline.assumptions import AssumptionKind
 from pipeline.decoders import DECODABLE_TRANSFER_SYNTAXES
@@ -144,7 +145,8 @@ def test_every_status_that_the_receiver_answers_is_documented() -> None:
 
 
 def test_the_actors_are_in_the_architecture() -> None:
-    assert all(f"{actor}.py" in read("docs/architecture.md") for actor in Actor)
+    tree = read("docs/architecture.md")
+    assert all(f"  {actor}.py " in tree or f"  {actor}/ " in tree for actor in Actor)
 
 
 @pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: str(path.relative_to(ROOT)))
@@ -187,3 +189,14 @@ def test_every_attribute_that_tells_acquisitions_apart_is_named(mark: str) -> No
 @pytest.mark.parametrize("name", [*Topic, *sorted(FIELDS | PATIENT_FIELDS)])
 def test_every_event_and_field_of_notifications_is_explained(name: str) -> None:
     assert f"| `{name}` |" in read("docs/notifications.md")
+
+
+def test_every_metric_is_explained() -> None:
+    names = re.findall(r'"(dicomnode_[a-z_]+)"', read("dicomnode/web/metrics.py"))
+    assert len(names) > 8
+    for name in names:
+        assert re.search(rf"^\| `{name}(_total)?` \|", read("docs/web.md"), re.MULTILINE), name
+
+
+def test_every_role_is_explained() -> None:
+    assert all(f"| `{role}` |" in read("docs/web.md") for role in Role)

@@ -19,7 +19,7 @@ def short(moment: datetime | None) -> str:
 
 def tail(uid: str) -> str:
     """The end of a UID, by which people tell them apart."""
-    return uid if len(uid) <= 20 else f"…{uid[-15:]}"
+    return uid if len(uid) <= 12 else f"…{uid[-8:]}"
 
 
 def ago(moment: datetime, now: datetime) -> str:
@@ -30,14 +30,11 @@ def ago(moment: datetime, now: datetime) -> str:
 
 
 def span(seconds: float) -> str:
-    """A duration in its two largest units: `45 s`, `12 min`, `3 h 5 min`, `2 d 4 h`."""
+    """A duration in its largest unit: `45 s`, `12 min`, `3 h`, `2 d`."""
     whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
-    if minutes < 60:
-        return f"{minutes} min"
-    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{days} d {hours % 24} h"
+    units = ((1, "s", 60), (60, "min", 3600), (3600, "h", 48 * 3600))
+    length, unit = next(((length, unit) for length, unit, end in units if whole < end), (86400, "d"))
+    return f"{whole // length} {unit}"
 
 
 def lasting(since: datetime, now: datetime) -> str:

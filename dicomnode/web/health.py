@@ -65,7 +65,7 @@ def check_signs(signs: Sequence[SignOfLife], now: datetime) -> Iterator[Check]:
         living = [sign for sign in seen if now - sign.seen_at <= FRESH]
         where = ", ".join(sign.process for sign in living)
         gone = f"no sign of life since {last.seen_at:%Y-%m-%d %H:%M:%S} UTC ({last.process})"
-        yield Check(actor, is_ok=bool(living), detail=f"lives in {where}" if living else gone)
+        yield Check(actor, is_ok=bool(living), detail=where if living else gone)
 
 
 def _check_disk(here: Site) -> Check:

@@ -75,7 +75,6 @@ def test_the_overview_says_what_is_arriving_queued_and_running(clinic: Clinic) -
     job_id = clinic.receive(attributes=PATIENT)
     client = visit(clinic)
     assert "Abdomen <b>portal</b>" in read(client, "/")
-    assert "others are before it" in read(client, "/")
     with clinic.database.begin() as connection:
         held = queue.claim(connection, "me", clinic.now, 60)
         assert held

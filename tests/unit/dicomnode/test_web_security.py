@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from dicomnode.errors import Misconfigured
 from dicomnode.settings import Settings
-from dicomnode.web import accounts, api, app, health, metrics, signin
+from dicomnode.web import accounts, api, app, health, metrics, signin, stow
 from dicomnode.web.accounts import Role, password_line, read_accounts, token_line
 from tests.audit_messages import kind, read_messages
 from tests.clinic import Clinic
@@ -177,7 +177,9 @@ def test_a_file_of_users_that_is_spoilt_while_the_node_runs_changes_nothing(clin
     assert client.get("/").status_code == 200
 
 
-@pytest.mark.parametrize(("role", "allowed"), [(None, 0), (Role.MONITOR, 1), (Role.VIEWER, 2), (Role.OPERATOR, 3)])
+@pytest.mark.parametrize(
+    ("role", "allowed"), [(None, 0), (Role.SENDER, 0), (Role.MONITOR, 1), (Role.VIEWER, 2), (Role.OPERATOR, 3)]
+)
 def test_each_role_may_what_those_before_it_may(clinic: Clinic, role: Role | None, allowed: int) -> None:
     client = visit(clinic, **(bearer(role) if role else {}))
     answers = [client.get("/metrics"), client.get("/api/v1/jobs"), client.post("/jobs/1/requeue")]
@@ -302,4 +304,5 @@ def test_what_needs_no_viewer_shows_no_patient() -> None:
     """The routers outside `FOR_VIEWERS`, so that a new one is thought about."""
     outside = {path for _, path in every_route(signin.router, health.router, metrics.router)}
     assert outside == {"/login", "/logout", "/health", "/health/live", "/health/ready", "/metrics"}
+    assert {method for method, _ in every_route(stow.router)} == {"POST"}
     assert api.router in app.FOR_VIEWERS
