@@ -45,7 +45,13 @@ def show_overview(request: Request, here: Here, viewer: Viewer) -> Response:
 
 @router.get("/jobs")
 def list_jobs(
-    request: Request, here: Here, viewer: Viewer, state: JobState | None = None, text: str = "", before: Before = None
+    request: Request,
+    here: Here,
+    viewer: Viewer,
+    *,
+    state: JobState | None = None,
+    text: str = "",
+    before: Before = None,
 ) -> Response:
     """The newest jobs. before: those with a smaller number."""
     with here.database.read() as connection:
