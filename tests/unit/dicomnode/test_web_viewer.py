@@ -15,7 +15,7 @@ from dicomnode.web import overlay
 from pipeline.series import open_series, read_volume
 from tests.clinic import SHAPE, SPACING_MM, Clinic, fast_model
 from tests.patients import ACT
-from tests.phantom import PhantomOptions, scan, write_multiframe
+from tests.phantom import PhantomOptions, scan, write_multiframe, write_series
 
 
 @pytest.fixture
@@ -106,3 +106,23 @@ def test_case_19_a_multi_frame_file_is_looked_at_slice_by_slice(clinic: Clinic, 
         sent = np.frombuffer(client.get(f"/jobs/{job_id}/overlay/slices/{number}").content, "<i2")
         np.testing.assert_allclose(sent, hounsfield[number - 1].ravel(), atol=0.51)
     assert slices[8]["area_mm2"] == np.count_nonzero(hounsfield[8] > 90) * 16
+
+
+def test_case_08_a_superseded_revision_shows_the_slices_it_knew_and_counts_no_more(
+    clinic: Clinic, tmp_path: Path
+) -> None:
+    slices = write_series(tmp_path, PhantomOptions(shape=SHAPE, spacing_mm=SPACING_MM))
+    jobs = []
+    for part in (slices[:12], slices[12:]):
+        jobs.append(clinic.receive_files(part))
+        clinic.work(fast_model())
+    client = browse(clinic)
+    counts = [len(client.get(f"/jobs/{job_id}/overlay/slices").json()["slices"]) for job_id in jobs]
+    assert counts == [12, 20]
+    early, late = (client.get(f"/jobs/{job_id}/overlay").text for job_id in jobs)
+    assert "Superseded:</strong> superseded by revision 2" in early
+    assert "at least" in early  # the twelve slices end in the organ
+    assert "uperseded" not in late
+    patient = client.get(f"/patients/{jobs[0]}").text
+    assert '<a class="mark m0 superseded"' in patient
+    assert "A later revision of the series took its place." in patient
