@@ -11,8 +11,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-SYSTEM_PACKAGES := chromium dcmtk dicom3tools nginx-light orthanc orthanc-dicomweb pixelmed-apps postgresql systemd
-SYSTEM_PROGRAMS := chromium storescu dciodvfy nginx Orthanc DicomSRValidator pg_ctl systemd-analyze
+SYSTEM_PACKAGES := chromium dcmtk dicom3tools ghostscript nginx-light orthanc orthanc-dicomweb pixelmed-apps postgresql systemd
+SYSTEM_PROGRAMS := chromium storescu dciodvfy gs nginx Orthanc DicomSRValidator pg_ctl systemd-analyze
 # Orthanc is a program of /usr/sbin, which is not on everybody's path; Debian keeps pg_ctl where nobody looks.
 export PATH := $(PATH):/usr/sbin:/sbin:$(lastword $(wildcard /usr/lib/postgresql/*/bin))
 

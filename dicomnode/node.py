@@ -134,7 +134,9 @@ class Node:
         retry = RetryPolicy(settings.max_attempts, Backoff(settings.retry_seconds, settings.retry_cap_seconds))
         names = tuple(destination.name for destination in self._settings.destinations)
         place = Workplace(
-            model, device, settings.batch_size, settings.lease_seconds, retry, names, self._settings.history
+            *(model, device, settings.batch_size, settings.lease_seconds, retry, names),
+            page=self._settings.results.pdf,
+            bands=self._settings.history,
         )
         Worker(self._database, self._archive, place, utc_now, witness=self._auditor.used).run(self._stop)
 

@@ -338,7 +338,8 @@ def _acquired_at(header: Dataset) -> str:
         return moment[:14].split(".")[0]
     for kind in ("Acquisition", "Series", "Study"):
         if date := text(header, f"{kind}Date"):
-            return date[:8] + text(header, f"{kind}Time").replace(":", "")[:6]
+            time = text(header, f"{kind}Time").replace(":", "")[:6]
+            return date[:8] + time if len(date) >= 8 else date  # of a date cut short a time would make another day
     return ""
 
 

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import pairwise
 
 from dicomnode.arrivals import Patient
 from dicomnode.database import Connection
@@ -21,8 +22,8 @@ from dicomnode.store.outbox import Measured
 from dicomnode.store.priors import FoundReport
 from models.card import Card
 from pipeline import VERSION
-from pipeline.priors import NONE, Prior, Priors, Report, Verdict
 from pipeline.priors import Change as Changed
+from pipeline.priors import Prior, Priors, Report, Verdict
 
 
 def locate(connection: Connection, held: Job, measured: Measured, now: datetime) -> VolumePoint:
@@ -88,8 +89,12 @@ def recollect(
 
     reports: those of the earlier points of which one is known.
     """
-    volumes = tuple(_prior(one, point, reports.get(one), bands) for one in earlier)
-    return Priors(volumes, _explain(earlier, bands)) if volumes else NONE
+    volumes = [_prior(one, point, reports.get(one), bands) for one in earlier]
+    if not volumes:
+        return Priors(acquired_at=point.acquired_at if point.moment else "")
+    for index, (one, following) in enumerate(pairwise(earlier), 1):
+        volumes[index] = replace(volumes[index], is_joined=change(one, following, bands).is_comparable)
+    return Priors(tuple(volumes), _explain(earlier, bands), point.acquired_at, limits(earlier[0], bands)[0])
 
 
 def to_report(found: FoundReport) -> Report:

@@ -300,6 +300,12 @@ class RetentionSettings(Section):
     )
 
 
+class ResultsSettings(Section):
+    """What the node makes of a series beside SEG and SR."""
+
+    pdf: bool = Field(False, description="also a page as Encapsulated PDF, for viewers that show no SR")
+
+
 class HistorySettings(Section):
     """What a change between two volumes of a patient is called; a model of worse repeatability widens the bands."""
 

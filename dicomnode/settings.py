@@ -33,6 +33,7 @@ from dicomnode.sections import (
     HistorySettings,
     ListenerSettings,
     QuerySourceSettings,
+    ResultsSettings,
     RetentionSettings,
     RuleSettings,
     SeriesSettings,
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     rules: tuple[RuleSettings, ...] = Field((), description="which series are analysed; none: all that can be")
     audit: AuditSettings = AuditSettings()
     retention: RetentionSettings = RetentionSettings()
+    results: ResultsSettings = ResultsSettings()
     history: HistorySettings = HistorySettings()
     web: WebSettings = WebSettings()
     mail: MailSettings = MailSettings()

@@ -48,7 +48,10 @@ _TELL_S = 2.0  # how often a running job says how far it is
 
 @dataclass(frozen=True)
 class Workplace:
-    """How a worker works. destinations: names of those that get every result. bands: what changes are called."""
+    """How a worker works. destinations: names of those that get every result. page: whether a page is made too.
+
+    bands: what changes are called.
+    """
 
     model: Model
     device: str
@@ -56,6 +59,7 @@ class Workplace:
     lease_s: float
     retry: RetryPolicy
     destinations: tuple[str, ...]
+    page: bool = False
     bands: HistorySettings = field(default_factory=HistorySettings)
 
 
@@ -140,6 +144,7 @@ class Worker:
             progress=self._note_progress,
             revision=revision,
             recall=partial(self._recall, held, conditions),
+            page=place.page,
         )
         return analyse(series, place.model, options), conditions
 
@@ -160,7 +165,8 @@ class Worker:
         with self._database.begin() as connection:  # of a job that was superseded meanwhile not even a file is left
             queue.check_lease(connection, held.id, self._holder)
         basis = recollection.basis(findings.priors, findings.card)
-        objects = [self._keep(dataset, held, basis) for dataset in (findings.seg, findings.sr) if dataset is not None]
+        made = (one for one in (findings.seg, findings.sr, findings.page) if one is not None)
+        objects = [self._keep(dataset, held, basis) for dataset in made]
         assumed = [one.text for one in findings.assumptions]
         finished = outbox.Finished(measured, assumed, objects, self._workplace.destinations)
         with self._database.begin() as connection:

@@ -16,6 +16,8 @@ from pipeline.assumptions import Assumption
 from pipeline.errors import Exhausted, UnfitSeries
 from pipeline.infer import InferenceOptions, predict
 from pipeline.measure import Flag, Measurement, measure
+from pipeline.page import Content
+from pipeline.pdf import to_pdf
 from pipeline.postprocess import to_segmentation
 from pipeline.preprocess import to_tensor
 from pipeline.priors import NONE, Priors
@@ -35,7 +37,7 @@ class Options:
     at: start of the analysis, with a time zone; the results' Content Date and Time. device, batch_size, progress: as in
     `InferenceOptions`. report_title: code value of the SR's document title, of CID 7021. revision: which measurement of
     the series this is, and what is known to be missing of it. recall: told what was measured, it says what is known of
-    the patient from before.
+    the patient from before. page: whether it is also written as a page, for viewers without Structured Reports.
     """
 
     at: datetime
@@ -45,6 +47,7 @@ class Options:
     progress: Callable[[float], None] | None = None
     revision: Revision = FIRST
     recall: Callable[[Measurement], Priors] = lambda _: NONE
+    page: bool = False
 
     def __post_init__(self) -> None:
         if self.at.tzinfo is None:
@@ -57,7 +60,7 @@ class Options:
 class Findings:
     """All that one analysis found. seg is None where the structure was not found; sr then gives the reason.
 
-    assumptions: what was taken for granted about the series, corrected or left out.
+    assumptions: what was taken for granted about the series, corrected or left out. page: None where none was wanted.
     """
 
     volume: Volume
@@ -68,6 +71,7 @@ class Findings:
     card: Card
     assumptions: tuple[Assumption, ...]
     priors: Priors
+    page: Dataset | None
 
 
 def analyse(series: Series, model: Model, options: Options) -> Findings:
@@ -87,7 +91,12 @@ def analyse(series: Series, model: Model, options: Options) -> Findings:
     priors = options.recall(measurement)
     sr = to_sr(series, measurement, card, at, seg=seg, title=options.report_title, revision=revision, priors=priors)
     assumptions = (*series.assumptions, *revision.assumptions)
-    return Findings(volume, segmentation, measurement, seg, sr, card, assumptions, priors)
+    page = None
+    if options.page:
+        assumed = tuple(f"Assumed: {one.text}" for one in assumptions)
+        content = Content(volume, segmentation, measurement, card, priors, assumed)
+        page = to_pdf(series, content, at, sources=[one for one in (seg, sr) if one is not None], revision=revision)
+    return Findings(volume, segmentation, measurement, seg, sr, card, assumptions, priors, page)
 
 
 def segment(volume: Volume, model: Model, options: Options) -> tuple[Segmentation, Measurement]:

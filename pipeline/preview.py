@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +31,9 @@ def draw_overlay(volume: Volume, segmentation: Segmentation, path: Path) -> None
     at the edges are the patient's sides. No name and no identifier is drawn.
     segmentation: on the grid of the volume (ValueError otherwise).
     """
-    chosen = _choose_slices(segmentation.mask)
-    rows, columns = _body(volume.hounsfield[chosen])
-    row_mm, column_mm = volume.grid.geometry.pixel_spacing
-    height = (rows.stop - rows.start) * row_mm / ((columns.stop - columns.start) * column_mm)
+    height = _PANELS[0] * _PANEL_INCHES * proportion(volume, segmentation, _PANELS[0] * _PANELS[1])
     figure = Figure(
-        figsize=(_PANELS[1] * _PANEL_INCHES, _PANELS[0] * _PANEL_INCHES * height + 0.5),
+        figsize=(_PANELS[1] * _PANEL_INCHES, height + 0.5),
         facecolor="black",
         dpi=130,
         layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0),
@@ -43,20 +41,34 @@ def draw_overlay(volume: Volume, segmentation: Segmentation, path: Path) -> None
     canvas = FigureCanvasAgg(figure)
     words = volume_words(measure(segmentation, volume))
     figure.suptitle(f"Pancreas {words} (AI, unverified, not for diagnosis)", color="white", fontsize=12)
-    panels = figure.subplots(*_PANELS, squeeze=False).ravel()
+    draw_slices(list(figure.subplots(*_PANELS, squeeze=False).ravel()), volume, segmentation)
+    canvas.print_png(path)
+
+
+def draw_slices(panels: Sequence[Axes], volume: Volume, segmentation: Segmentation) -> None:
+    """Draw a slice on each panel, from one end of the organ to the other, as `draw_overlay` says."""
+    chosen = _choose_slices(segmentation.mask, len(panels))
+    rows, columns = _body(volume.hounsfield[chosen])
+    row_mm, column_mm = volume.grid.geometry.pixel_spacing
     for axes in panels:
         axes.set_axis_off()
     for axes, index in zip(panels, chosen, strict=False):
         _draw_slice(axes, volume.hounsfield[index, rows, columns], segmentation.mask[index, rows, columns])
         axes.set_aspect(row_mm / column_mm)
         _annotate(axes, volume.grid.geometry, f"{index + 1}/{len(segmentation.mask)}")
-    canvas.print_png(path)
 
 
-def _choose_slices(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
+def proportion(volume: Volume, segmentation: Segmentation, count: int) -> float:
+    """Height by width of so many slices as `draw_slices` shows them."""
+    rows, columns = _body(volume.hounsfield[_choose_slices(segmentation.mask, count)])
+    row_mm, column_mm = volume.grid.geometry.pixel_spacing
+    return float((rows.stop - rows.start) * row_mm / ((columns.stop - columns.start) * column_mm))
+
+
+def _choose_slices(mask: NDArray[np.bool_], count: int) -> NDArray[np.intp]:
     filled = np.flatnonzero(mask.any(axis=(1, 2)))
     first, last = (filled[0], filled[-1]) if len(filled) else (0, len(mask) - 1)
-    return np.unique(np.linspace(first, last, _PANELS[0] * _PANELS[1]).round().astype(np.intp))
+    return np.unique(np.linspace(first, last, count).round().astype(np.intp))
 
 
 def _body(hounsfield: NDArray[np.generic]) -> tuple[slice, slice]:

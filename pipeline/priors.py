@@ -59,7 +59,8 @@ class Prior:
     """A volume that was acquired before this one, and counts.
 
     acquired_at: `YYYYMMDD`, with or without a time behind it. model: name and version. change: to this measurement;
-    None where this one has no volume. report: where the volume stands, as far as that is known.
+    None where this one has no volume. report: where the volume stands, as far as that is known. is_joined: the prior
+    before it can be compared with it.
     """
 
     acquired_at: str
@@ -68,11 +69,12 @@ class Prior:
     model: str
     change: Change | None
     report: Report | None
+    is_joined: bool = False
 
     @property
     def date(self) -> str:
         """The day of the acquisition, ISO 8601."""
-        return f"{self.acquired_at[:4]}-{self.acquired_at[4:6]}-{self.acquired_at[6:8]}"
+        return day(self.acquired_at)
 
     @property
     def words(self) -> str:
@@ -82,14 +84,18 @@ class Prior:
 
 @dataclass(frozen=True)
 class Priors:
-    """The earlier volumes, oldest first. bands: what the verdicts go by, with its source.
+    """The earlier volumes, oldest first. bands: what the verdicts go by, with its source. acquired_at: of this series, empty
+    where it is not known.
 
+    within_percent: up to which change since the first one is within measurement error; None without any.
     edition: how many reports of this revision of the series there are with this one, since a rerun may know other
     priors; predecessor: the one before, whose place this one takes.
     """
 
     volumes: tuple[Prior, ...] = ()
     bands: str = ""
+    acquired_at: str = ""
+    within_percent: float | None = None
     edition: int = 1
     predecessor: Report | None = None
 
@@ -112,6 +118,11 @@ class Priors:
         rest = f", of which {left_out} are not told" if left_out else ""
         counted = f"Earlier volumes: {len(self.volumes)}{rest}."
         return (counted, *(_tell(prior) for prior in self.shown), self.bands)
+
+
+def day(acquired_at: str) -> str:
+    """The day of an acquisition, ISO 8601; empty where it is not known."""
+    return f"{acquired_at[:4]}-{acquired_at[4:6]}-{acquired_at[6:8]}" if acquired_at else ""
 
 
 def _tell(prior: Prior) -> str:

@@ -258,7 +258,7 @@ def _declared_zone(source: Dataset) -> tzinfo | None:
 
 def _scanner(source: Dataset) -> list[Dataset]:
     item = Dataset()
-    item.PurposeOfReferenceCodeSequence = [_code_item(codes.DCM.AcquisitionEquipment)]
+    item.PurposeOfReferenceCodeSequence = [code_item(codes.DCM.AcquisitionEquipment)]
     for keyword in ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "StationName"):
         if source.get(keyword):
             item[keyword] = deepcopy(source[keyword])
@@ -267,7 +267,7 @@ def _scanner(source: Dataset) -> list[Dataset]:
 
 def _algorithm(card: Card, at: datetime) -> Dataset:
     item = Dataset()
-    item.PurposeOfReferenceCodeSequence = [_code_item(codes.DCM.ProcessingEquipment)]
+    item.PurposeOfReferenceCodeSequence = [code_item(codes.DCM.ProcessingEquipment)]
     item.Manufacturer = MANUFACTURER
     item.ManufacturerModelName = plain(card.name)
     item.SoftwareVersions = [plain(card.version), f"{PRODUCT} {VERSION}"]
@@ -278,7 +278,8 @@ def _algorithm(card: Card, at: datetime) -> Dataset:
     return item
 
 
-def _code_item(code: Code) -> Dataset:
+def code_item(code: Code) -> Dataset:
+    """A code as an item of a code sequence (PS3.3 8.8)."""
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
     return item

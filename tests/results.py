@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,4 +72,5 @@ def remember(revised: bool = False) -> Priors:
         Prior("20241115103000", 80.0, False, "threshold 1", within, Report("1.2.3", "1.2.3.4", sr, "1.2.3.4.5")),
     )
     before = Report("1.2.9", "1.2.9.4", sr, "1.2.9.4.5")
-    return Priors(volumes, "Below 10 % within measurement error.", 2, before) if revised else Priors(volumes, "Bands.")
+    known = Priors(volumes, "Below 10 % within measurement error.", "20260101101500", 10.0)
+    return replace(known, edition=2, predecessor=before) if revised else known

@@ -9,6 +9,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import DEFAULT_TRANSFER_SYNTAXES
 from pynetdicom.sop_class import (
     Comprehensive3DSRStorage,
+    EncapsulatedPDFStorage,
     SegmentationStorage,
     StorageCommitmentPushModel,
     StudyRootQueryRetrieveInformationModelFind,
@@ -21,7 +22,7 @@ from dicomnode.dimse.commitment import SYNTAXES
 from dicomnode.dimse.listening import STORED_SOP_CLASSES
 from dicomnode.dimse.sending import proposed_for
 
-RESULT_SOP_CLASSES: tuple[str, ...] = (SegmentationStorage, Comprehensive3DSRStorage)
+RESULT_SOP_CLASSES: tuple[str, ...] = (SegmentationStorage, Comprehensive3DSRStorage, EncapsulatedPDFStorage)
 """What the node makes, and sends."""
 
 _ANY = tuple(DEFAULT_TRANSFER_SYNTAXES)

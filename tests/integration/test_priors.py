@@ -9,12 +9,13 @@ from typing import cast
 
 import pytest
 from pydicom import Dataset
+from pydicom.uid import EncapsulatedPDFStorage
 
 from dicomnode.arrivals import Patient
 from dicomnode.dimse import Line
 from dicomnode.store import history, queue
 from dicomnode.store.history import Act
-from tests.bench import SMALL, Bench, Pacs
+from tests.bench import RESULTS, SMALL, Bench, Pacs
 from tests.fakes import CARD, threshold_model
 from tests.patients import ACT, add_measurement
 from tests.phantom import PhantomOptions, write_series
@@ -27,7 +28,7 @@ class Clinic:
     """A node that measured patients before, an archive, and a scan that comes."""
 
     def __init__(self, folder: Path) -> None:
-        self.pacs = Pacs()
+        self.pacs = Pacs((*RESULTS, EncapsulatedPDFStorage))
         self.bench = Bench(folder, self.pacs.start())
         route = self.bench.courier._route
         self.bench.courier._route = replace(route, sender=replace(cast(Line, route.sender), timeout_s=120.0))
@@ -145,3 +146,22 @@ def test_a_history_that_cannot_be_told_stops_no_analysis(
     monkeypatch.setattr(history, "points", None)
     clinic.scan(tmp_path, AcquisitionDate="20240101")
     assert "Earlier volumes" not in told(clinic.report())
+
+
+def test_a_page_is_a_third_result_where_it_is_wanted(clinic: Clinic, tmp_path: Path) -> None:
+    clinic.measured(US, "7.1", "20190101", 80.0)
+    clinic.bench.worker._workplace = replace(clinic.bench.worker._workplace, page=True)
+    clinic.scan(tmp_path, AcquisitionDate="20240101")
+    sr = clinic.report()
+    page = next(one for one in clinic.pacs.received if one.Modality == "DOC")
+    assert sr.SOPInstanceUID in {one.ReferencedSOPInstanceUID for one in page.SourceInstanceSequence}
+    assert (page.StudyInstanceUID, page.PatientID) == (sr.StudyInstanceUID, sr.PatientID)
+    assert page.EncapsulatedDocument.startswith(b"%PDF-")
+
+
+def test_a_series_without_a_date_has_a_page_and_no_priors(clinic: Clinic, tmp_path: Path) -> None:
+    clinic.measured(US, "7.1", "20190101", 80.0)
+    clinic.bench.worker._workplace = replace(clinic.bench.worker._workplace, page=True)
+    clinic.scan(tmp_path, AcquisitionDate="2024", AcquisitionDateTime="", ContentDate="", SeriesDate="", StudyDate="")
+    assert "Earlier volumes" not in told(clinic.report())
+    assert len(clinic.pacs.received) == 3

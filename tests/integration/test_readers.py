@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pydicom.uid import Comprehensive3DSRStorage
 
 from pipeline.measure import Flag
-from pipeline.provenance import Report, Revision
+from pipeline.priors import Report
+from pipeline.provenance import Revision
 from pipeline.seg import to_seg
 from pipeline.series import Series, open_series
 from pipeline.sr import to_sr

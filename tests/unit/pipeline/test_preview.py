@@ -93,6 +93,6 @@ def test_the_letters_name_the_sides_of_the_patient(
 def test_slices_are_taken_from_the_organ(tmp_path: Path) -> None:
     mask = np.zeros((100, 4, 4), bool)
     mask[40:80] = True
-    chosen = preview._choose_slices(mask)
+    chosen = preview._choose_slices(mask, 12)
     assert (len(chosen), chosen[0], chosen[-1]) == (12, 40, 79)
-    assert list(preview._choose_slices(np.zeros((5, 4, 4), bool))) == [0, 1, 2, 3, 4]
+    assert list(preview._choose_slices(np.zeros((5, 4, 4), bool), 12)) == [0, 1, 2, 3, 4]
