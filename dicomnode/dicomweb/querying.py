@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import httpx
 
@@ -71,8 +72,10 @@ def _search(
     seen = set[str]()
     while True:
         asked = {**parameters, "limit": str(_PAGE), "offset": str(len(seen))}
-        witness(f"{path}?{httpx.QueryParams(asked)}")
-        fresh = [one for one in _ask(client, path, asked) if _key(one) not in seen]
+        # Wildcards as they are (RFC 3986 3.4): some servers take their escapes for the text itself.
+        target = f"{path}?{urlencode(asked, quote_via=quote, safe='*?')}"
+        witness(target)
+        fresh = [one for one in _ask(client, target) if _key(one) not in seen]
         if not fresh:
             return
         seen.update(_key(one) for one in fresh)
@@ -85,8 +88,8 @@ def _key(match: Mapping[str, Any]) -> str:
     return _text(match, _SERIES["series_instance_uid"]) or _text(match, _STUDY["study_instance_uid"])
 
 
-def _ask(client: httpx.Client, path: str, parameters: dict[str, str]) -> list[Mapping[str, Any]]:
-    answer = client.get(path, params=parameters, headers={"Accept": "application/dicom+json"})
+def _ask(client: httpx.Client, target: str) -> list[Mapping[str, Any]]:
+    answer = client.get(target, headers={"Accept": "application/dicom+json"})
     if answer.status_code == 204:
         return []
     if answer.status_code != 200:

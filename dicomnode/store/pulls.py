@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, func, select, update
 
 from dicomnode.lifecycle import IllegalMove, move
 from dicomnode.pulling import MOVES, FoundSeries, PullEvent, PullState, is_whole_here
-from dicomnode.store import watch
+from dicomnode.store import receiving, watch
 from dicomnode.store.upsert import insert_new
 from dicomnode.tables import instances, pulls
 
@@ -64,12 +64,14 @@ def want(connection: Connection, source: str, rule: str, series: FoundSeries, no
         "instances": series.instances, "attempts": 0, "since": now, "updated_at": now, "not_before": now,
     }  # fmt: skip
     if insert_new(connection, pulls, {**key, **values}):
+        receiving.expect_pulled(connection, series.series_instance_uid)
         return
     row = connection.execute(select(pulls.c.state, pulls.c.instances).where(_is(source, series))).one()
     if _has_grown(PullState(row.state), row.instances, series):
         reason = f"the archive has {series.instances} instances by now, not {row.instances}"
         again = {"instances": series.instances, "attempts": 0, "since": now, "not_before": now}
         _move(connection, _is(source, series), (PullEvent.GROW, reason, now), again)
+        receiving.expect_pulled(connection, series.series_instance_uid)
 
 
 def _has_grown(state: PullState, before: int | None, series: FoundSeries) -> bool:

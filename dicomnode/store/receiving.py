@@ -12,7 +12,7 @@ from dicomnode.routing import ImageFacts
 from dicomnode.store import queue, watch
 from dicomnode.store.queue import CONFLICT
 from dicomnode.store.upsert import insert_new
-from dicomnode.tables import instances, results, series
+from dicomnode.tables import instances, pulls, results, series
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def find(connection: Connection, sop_instance_uid: str) -> KnownInstance | None:
 def remember(connection: Connection, instance: StoredInstance) -> bool:
     """Index a stored instance; False where another association was faster with the same UID."""
     expected_by = HEADERS if instance.expected_instances else ""
-    insert_new(
+    is_first = insert_new(
         connection,
         series,
         {
@@ -59,6 +59,8 @@ def remember(connection: Connection, instance: StoredInstance) -> bool:
             **asdict(instance.labels),
         },
     )
+    if is_first:
+        expect_pulled(connection, instance.series_instance_uid)
     columns = {c.name for c in instances.columns} - {"id", "removed_at"}
     if not insert_new(connection, instances, {name: getattr(instance, name) for name in columns}):
         return False
@@ -72,6 +74,15 @@ def remember(connection: Connection, instance: StoredInstance) -> bool:
         more = {"expected_instances": instance.expected_instances, "expected_by": expected_by}
         connection.execute(update(series).where(uid, less).values(more))
     return True
+
+
+def expect_pulled(connection: Connection, series_instance_uid: str) -> None:
+    """Of a series that a rule found in an archive, expect as many instances as that said it has."""
+    same = pulls.c.series_instance_uid == series_instance_uid
+    statement = select(pulls.c.source, pulls.c.instances).where(same, pulls.c.instances.is_not(None)).limit(1)
+    if row := connection.execute(statement).one_or_none():
+        expected = {"expected_instances": row.instances, "expected_by": f"the archive {row.source}"}
+        connection.execute(update(series).where(series.c.series_instance_uid == series_instance_uid).values(expected))
 
 
 def repeat(connection: Connection, instance: StoredInstance) -> bool:

@@ -69,15 +69,16 @@ def test_every_study_is_found_whatever_pages_a_server_gives(server: Server) -> N
 
 def test_what_is_asked(caplog: pytest.LogCaptureFixture) -> None:
     server, witnessed = Server(), list[str]()
-    next(find(line(server), Query("4711", "A1", modality="CT"), witnessed.append))
+    next(find(line(server), Query("47*", "A 1", modality="CT"), witnessed.append))
     first = server.requests[0]
     assert str(first.url).startswith(f"{URL}/studies?")
     assert first.headers["accept"] == "application/dicom+json"
-    asked = {"PatientID": "4711", "AccessionNumber": "A1", "ModalitiesInStudy": "CT"}
+    asked = {"PatientID": "47*", "AccessionNumber": "A 1", "ModalitiesInStudy": "CT"}
     assert asked.items() <= dict(first.url.params).items()
     assert "StudyDate" not in first.url.params
     assert len(witnessed) == len(server.requests)
-    assert "PatientID=4711" in witnessed[0]
+    assert witnessed[0].startswith("/studies?PatientID=47*&AccessionNumber=A%201&")
+    assert first.url.query.startswith(b"PatientID=47*&AccessionNumber=A%201&")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from dicomnode.errors import Refused, Unavailable
 from dicomnode.lifecycle import Backoff
 from dicomnode.puller import Orders, Puller, Rule
 from dicomnode.pulling import Filters, FoundSeries, FoundStudy, PullPatience, Query, Retrieved, Rhythm, Tally, judge
-from dicomnode.store import pulls
+from dicomnode.store import pulls, receiving
 from tests.house import House
 
 HOURLY = Rhythm(timedelta(hours=1), frozenset())
@@ -72,6 +72,11 @@ class Ward:
         with self.house.database.read() as connection:
             return pulls.list_pulls(connection, 1)[0].reason
 
+    def expected(self) -> tuple[int | None, str]:
+        with self.house.database.read() as connection:
+            (arrival,) = receiving.arrivals(connection)
+        return arrival.expected_instances, arrival.expected_by
+
     def alarms(self) -> list[tuple[str, str]]:
         return [(alarm.kind, alarm.subject) for alarm in self.house.alarms()]
 
@@ -127,6 +132,17 @@ def test_what_came_by_itself_between_finding_and_fetching_is_not_fetched(ward: W
     assert ward.step(minutes=2)
     assert (ward.rows(), ward.reason()) == ([("fetched", 2)], "was here already")
     assert len(ward.source.fetched) == 1
+
+
+def test_case_11_what_is_pulled_waits_for_as_many_as_the_archive_has(ward: Ward) -> None:
+    ward.offer(3)
+    ward.source.deliver = lambda _: ward.house.receive(0, 1)
+    ward.step()
+    assert ward.expected() == (3, "the archive archive")
+    ward.source.studies.clear()
+    ward.offer(4)
+    ward.step(hours=1)
+    assert ward.expected() == (4, "the archive archive")
 
 
 def test_a_removed_series_is_not_fetched_again(ward: Ward) -> None:
