@@ -103,16 +103,20 @@ def open_overlay(images: Sequence[Path], segmentation: Path | None) -> Overlay:
 
 
 class Lightbox:
-    """The overlays that were looked at last; one is opened at a time, and only once for all who look at it."""
+    """The overlays that were looked at last, each opened once for all who look at it at the same time."""
 
     def __init__(self) -> None:
         self._open = lru_cache(_OPENED)(open_overlay)
-        self._turn = threading.Lock()
+        self._turns = lru_cache(_OPENED)(lambda *_: threading.Lock())
+        self._giving = threading.Lock()
 
     def show(self, images: Sequence[Path], segmentation: Path | None) -> Overlay:
         """As `open_overlay`."""
-        with self._turn:
-            return self._open(tuple(images), segmentation)
+        series = (tuple(images), segmentation)
+        with self._giving:
+            turn = self._turns(*series)
+        with turn:
+            return self._open(*series)
 
 
 def read_slice(plane: Plane) -> bytes:

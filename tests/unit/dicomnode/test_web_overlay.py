@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
-from dicomnode.web.overlay import Overlay, Sides, open_overlay, outline, read_slice
+from dicomnode.web import overlay as overlay_module
+from dicomnode.web.overlay import Lightbox, Overlay, Sides, open_overlay, outline, read_slice
 from pipeline.errors import NotImageData, UnfitGeometry
 from pipeline.seg import to_seg
 from pipeline.series import Series, read_volume
@@ -139,3 +142,27 @@ def test_a_segmentation_of_another_series_or_place_is_not_shown(tmp_path: Path) 
     path.write_bytes(path.read_bytes()[:-4000])
     with pytest.raises(NotImageData, match="damaged segmentation"):
         open_overlay(images, path)
+
+
+def test_a_series_is_opened_once_for_all_and_none_waits_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, slow, quick = [], Path("slow"), Path("quick")
+    begun, go_on = Event(), Event()
+
+    def open_slowly(images: tuple[Path, ...], _: Path | None) -> Path:
+        opened.append(images[0])
+        if images == (slow,):
+            begun.set()
+            assert go_on.wait(20)
+        return images[0]
+
+    monkeypatch.setattr(overlay_module, "open_overlay", open_slowly)
+    lightbox = Lightbox()
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(lightbox.show, [slow], None) for _ in range(2)]
+        assert begun.wait(20)
+        assert lightbox.show([quick], None) == quick
+        go_on.set()
+        assert [one.result(20) for one in waiting] == [slow, slow]
+    assert sorted(opened) == [quick, slow]
