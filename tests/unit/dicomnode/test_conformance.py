@@ -16,7 +16,11 @@ from dicomnode.errors import Unavailable
 from dicomnode.pulling import FoundSeries, Query
 from dicomnode.sections import ListenerSettings
 from pipeline.decoders import DECODABLE_TRANSFER_SYNTAXES
+from pipeline.page import Content
+from pipeline.pdf import to_pdf
+from pipeline.priors import NONE
 from pipeline.seg import to_seg
+from pipeline.series import read_volume
 from pipeline.sr import to_sr
 from tests.fakes import CARD
 from tests.house import House
@@ -73,11 +77,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def write_results(folder: Path) -> list[Path]:
-    """A SEG and an SR, as the worker writes them."""
+    """SEG, SR and PDF, as the worker writes them."""
     series = scan_phantom(folder)
     segmentation, measurement = mark(series), describe(mark(series))
     seg = to_seg(series, segmentation, CARD, AT, measurement=measurement)
-    made = (seg, to_sr(series, measurement, CARD, AT, seg=seg))
+    sr = to_sr(series, measurement, CARD, AT, seg=seg)
+    page = Content(read_volume(series), segmentation, measurement, CARD, NONE)
+    made = (seg, sr, to_pdf(series, page, AT, sources=[seg, sr]))
     paths = [folder / f"{result.Modality}.dcm" for result in made]
     for path, result in zip(paths, made, strict=True):
         result.save_as(path, enforce_file_format=True)
