@@ -200,7 +200,8 @@ def test_the_plot_is_seen_and_steered_by_keys(page: Page, site: Site, scheme: st
     page.keyboard.press("Escape")
     assert page.locator("#facts").is_hidden()
     marks.nth(4).hover()
-    assert "not comparable" in page.locator("#facts").inner_text()
+    assert "+10.0 mL (+20.0 %) since 2022-01-01: not comparable" in page.locator("#facts").inner_text()
+    assert "-20.0 mL (-25.0 %) since 2019-01-01: not comparable" in page.locator("#facts").inner_text()
     page.keyboard.press("Enter")
     page.wait_for_url("**/overlay")
 
