@@ -306,6 +306,12 @@ class ResultsSettings(Section):
     pdf: bool = Field(False, description="also a page as Encapsulated PDF, for viewers that show no SR")
 
 
+class PriorsSettings(Section):
+    """Where earlier reports of this product are looked for."""
+
+    source: str = Field("", description="name of the source whose reports are read into the history; empty: none is")
+
+
 class HistorySettings(Section):
     """What a change between two volumes of a patient is called; a model of worse repeatability widens the bands."""
 
@@ -343,6 +349,11 @@ class WebSettings(Section):
         except ValueError:
             return False
 
+    @property
+    def is_https(self) -> bool:
+        """Whether browsers speak HTTPS with it, or with the proxy before it."""
+        return self.tls or self.proxy is not None
+
     @model_validator(mode="after")
     def _is_guarded(self) -> Self:
         if self.is_loopback and not self.names:
@@ -350,6 +361,6 @@ class WebSettings(Section):
         where = f"{self.host} as {', '.join(self.names)}" if self.names else self.host
         if self.users is None:
             raise ValueError(f"on {where} others reach it: set users")
-        if not (self.tls or self.proxy):
+        if not self.is_https:
             raise ValueError(f"on {where} passwords would go in the clear: set tls, or proxy where that speaks HTTPS")
         return self

@@ -17,7 +17,7 @@ from dicomnode.archive import Archive
 from dicomnode.database import open_database, sqlite_file
 from dicomnode.doctor.finding import Finding, Level, Stores, Visit, failure, ok, warning
 from dicomnode.doctor.storage import check_database, check_disk, check_files
-from dicomnode.doctor.surroundings import check_certificates, check_clock, check_device, check_model
+from dicomnode.doctor.surroundings import check_certificates, check_clock, check_device, check_model, check_web
 from dicomnode.doctor.traffic import check_alarms, check_destinations, check_work
 from dicomnode.errors import Misconfigured
 from dicomnode.settings import Settings, load
@@ -25,7 +25,7 @@ from dicomnode.settings import Settings, load
 __all__ = ["Finding", "Level", "Visit", "examine", "examine_settings"]
 
 _STORES = (check_disk, check_files, check_clock, check_work, check_alarms)
-_OTHERS = (check_device, check_model, check_certificates, check_destinations)
+_OTHERS = (check_device, check_model, check_certificates, check_web, check_destinations)
 
 
 def examine(visit: Visit) -> Iterator[Finding]:

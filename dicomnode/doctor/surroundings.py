@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from dicomnode.dimse import client_context, server_context
+from dicomnode.dimse import client_context, server_context, web_context
 from dicomnode.dimse.security import RENEW_WITHIN, expires_at
 from dicomnode.doctor.finding import Finding, Stores, Visit, failure, ok, warning
 from dicomnode.endpoints import EndpointSettings
@@ -15,6 +15,7 @@ from dicomnode.errors import Misconfigured
 from dicomnode.node import load_model
 from dicomnode.sections import QuerySourceSettings
 from dicomnode.store import inventory
+from dicomnode.web.accounts import read_accounts
 
 _SKEW = timedelta(minutes=1)
 _UNSYNCHRONISED = 5  # TIME_ERROR of adjtimex(2)
@@ -67,6 +68,23 @@ def _is_synchronised() -> bool | None:
     # All zero it only asks. struct timex has 208 bytes on 64-bit Linux.
     state = -1 if adjtimex is None else int(adjtimex(ctypes.create_string_buffer(512)))
     return None if state < 0 else state != _UNSYNCHRONISED
+
+
+def check_web(visit: Visit) -> Iterator[Finding]:
+    """Whether the web interface could be served, and to whom."""
+    web = visit.settings.web
+    if not web.enabled:
+        return
+    where = f"{'https' if web.tls else 'http'}://{web.host}:{web.port}"
+    try:
+        accounts = read_accounts(web.users) if web.users else []
+        if web.tls:
+            web_context(visit.settings.tls, visit.now)
+    except Misconfigured as error:
+        yield failure("web", str(error), "correct it: until then the web interface does not start")
+        return
+    guests = f"{len(accounts)} users and tokens" if web.users else "everybody on this machine is an operator"
+    yield ok("web", f"{where}, {guests}")
 
 
 def check_certificates(visit: Visit) -> Iterator[Finding]:

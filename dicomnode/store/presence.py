@@ -10,6 +10,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from dicomnode.tables import signs_of_life
 
+_GONE = timedelta(minutes=1)
 _FORGOTTEN = timedelta(days=1)
 
 
@@ -24,12 +25,17 @@ class SignOfLife:
 
 
 def show(connection: Connection, actors: Collection[str], process: str, now: datetime) -> None:
-    """These actors of the process live; the first time the process started."""
+    """These actors of the process live; the first time the process started.
+
+    Of the same actors, those on this host that died before are forgotten: this process took their place.
+    """
     c = signs_of_life.c
+    here = c.process.startswith(f"{process.rpartition(':')[0]}:", autoescape=True)
+    replaced = here & c.actor.in_(actors) & (c.seen_at < now - _GONE)
+    connection.execute(delete(signs_of_life).where(replaced | (c.seen_at < now - _FORGOTTEN)))
     if not connection.execute(update(signs_of_life).where(c.process == process).values(seen_at=now)).rowcount:
         rows = [{"actor": actor, "process": process, "started_at": now, "seen_at": now} for actor in actors]
         connection.execute(insert(signs_of_life), rows)
-        connection.execute(delete(signs_of_life).where(c.seen_at < now - _FORGOTTEN))
 
 
 def leave(connection: Connection, process: str) -> None:

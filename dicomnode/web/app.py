@@ -58,7 +58,7 @@ def create_app(
     app.state.desk = stow.Desk(app.state.site)
     app.state.templates = make_templates()
     any_name = not web.is_loopback and not web.names
-    app.add_middleware(Guard, names=web.names, is_https=web.tls or web.proxy is not None, any_name=any_name)
+    app.add_middleware(Guard, names=web.names, is_https=web.is_https, any_name=any_name)
     add_faults(app)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     for router in (signin.router, health.router, metrics.router, stow.router):

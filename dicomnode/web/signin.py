@@ -119,9 +119,8 @@ def sign_in(
     for key in keys:
         here.throttle.succeed(key)
     answer = RedirectResponse(_inside(to), 303)
-    is_secure = request.url.scheme == "https"
     key = here.sessions.open(account.name, now)
-    answer.set_cookie(COOKIE, key, httponly=True, samesite="strict", secure=is_secure)
+    answer.set_cookie(COOKIE, key, httponly=True, samesite="strict", secure=here.settings.web.is_https)
     return answer
 
 

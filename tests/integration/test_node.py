@@ -22,9 +22,10 @@ from dicomnode.dimse import Peer
 from dicomnode.errors import Unavailable
 from dicomnode.jobs import JobState
 from dicomnode.sections import ListenerSettings
-from dicomnode.store import queue, receiving
+from dicomnode.store import listing, queue, receiving
 from tests.bench import SMALL, Bench, Pacs
 from tests.phantom import PANCREAS, PhantomOptions, write_series
+from tests.served import wait_for
 from tests.volumes import counting
 
 
@@ -167,6 +168,29 @@ def test_case_28_a_poison_series_fails_and_the_next_is_measured(
     assert bench.worker.step()
     assert bench.job(1).state is JobState.FAILED
     assert bench.job(1).reason == "internal error: RuntimeError; given up after 2 attempts"
+
+
+def test_how_far_a_running_job_is_can_be_seen(
+    make_bench: Callable[[Pacs], Bench], phantom: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, honest = make_bench(Pacs()), worker.analyse
+    bench.take_in(phantom)
+    seen: list[float | None] = []
+
+    def analyse(series: Any, model: Any, options: Any) -> Any:
+        options.progress(0.42)
+        wait_for("it is written down", lambda: look() == 0.42)
+        seen.append(look())
+        return honest(series, model, options)
+
+    def look() -> float | None:
+        with bench.database.read() as connection:
+            return listing.listed_job(connection, 1).progress
+
+    monkeypatch.setattr(worker, "analyse", analyse)
+    monkeypatch.setattr(worker, "_TELL_S", 0.05)
+    assert bench.worker.step()
+    assert seen == [0.42]
 
 
 def test_a_job_of_a_dead_worker_is_taken_over(make_bench: Callable[[Pacs], Bench], phantom: list[Path]) -> None:

@@ -21,6 +21,7 @@ from dicomnode.dimse import web_context
 from dicomnode.node import Actor, utc_now
 from dicomnode.sections import WebSettings
 from dicomnode.settings import load
+from dicomnode.store import presence
 from dicomnode.web.server import serve
 from tests.certificates import make_identity
 from tests.clinic import Clinic
@@ -36,6 +37,12 @@ def fetch(port: int, path: str = "/health/live") -> dict[str, Any] | None:
             return dict(json.loads(answer.read()))
     except OSError:
         return None
+
+
+def actors(running: node.Node) -> set[str]:
+    """Those that gave a sign of life and did not end in order."""
+    with running._database.read() as connection:
+        return {sign.actor for sign in presence.signs(connection)}
 
 
 def test_the_web_comes_back_by_itself_and_stops_nobody(
@@ -59,6 +66,7 @@ def test_the_web_comes_back_by_itself_and_stops_nobody(
     assert "Traceback" not in log
     try:
         wait_for("it answers", lambda: fetch(port))
+        assert actors(running) == {"housekeeper", "web"}
         (web,) = psutil.Process().children()
         web.kill()
         wait_for("it is gone", lambda: not psutil.pid_exists(web.pid))
@@ -69,6 +77,7 @@ def test_the_web_comes_back_by_itself_and_stops_nobody(
         thread.join(30)
     assert not thread.is_alive()
     assert fetch(port) is None
+    assert "housekeeper" not in actors(running)
 
 
 def test_https_is_spoken_to_browsers_without_a_certificate(tmp_path: Path) -> None:

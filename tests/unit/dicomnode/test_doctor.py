@@ -18,7 +18,7 @@ from dicomnode.dimse.security import expires_at
 from dicomnode.doctor import Finding, Level, Visit, examine_settings, surroundings
 from dicomnode.doctor.finding import Stores
 from dicomnode.doctor.storage import check_database, check_disk, check_files
-from dicomnode.doctor.surroundings import check_certificates, check_clock
+from dicomnode.doctor.surroundings import check_certificates, check_clock, check_web
 from dicomnode.doctor.traffic import check_alarms, check_destinations, check_work
 from dicomnode.settings import Settings
 from dicomnode.store import outbox, queue, watch
@@ -222,3 +222,13 @@ def test_the_command_ends_with_1_when_something_fails_and_names_no_patient(house
     assert "failure  model" in broken.output
     for word in ("Phantom", "PHANTOM"):
         assert word not in sound.output + broken.output
+
+
+def test_a_web_interface_that_cannot_start_is_told(house: House) -> None:
+    level, text = only(list(check_web(Visit(Settings(), house.now))))
+    assert level is Level.OK
+    assert "everybody on this machine is an operator" in text
+    level, text = only(list(check_web(Visit(Settings(web={"users": house.folder / "none"}), house.now))))
+    assert level is Level.FAILURE
+    assert "No such file" in text
+    assert list(check_web(Visit(Settings(web={"enabled": False}), house.now))) == []

@@ -118,6 +118,17 @@ def test_a_node_without_a_sign_of_life_is_told(clinic: Clinic) -> None:
     assert "no sign of life" in read(client, "/")
 
 
+def test_a_process_that_died_is_forgotten_when_another_on_its_host_took_its_place(clinic: Clinic) -> None:
+    with clinic.database.begin() as connection:
+        for process in ("here:1", "there:1"):
+            presence.show(connection, ["worker"], process, clinic.now)
+        presence.show(connection, ["web"], "here:2", clinic.now)
+        clinic.now += timedelta(minutes=2)
+        presence.show(connection, ["worker"], "here:3", clinic.now)
+        found = {(sign.actor, sign.process) for sign in presence.signs(connection)}
+        assert found == {("web", "here:2"), ("worker", "there:1"), ("worker", "here:3")}
+
+
 def test_a_queue_that_stands_still_is_not_healthy(clinic: Clinic) -> None:
     clinic.receive()
     clinic.now += timedelta(minutes=16)
