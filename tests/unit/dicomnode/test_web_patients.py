@@ -21,10 +21,11 @@ from dicomnode.database import Connection
 from dicomnode.history import Standing, timeline
 from dicomnode.sections import HistorySettings
 from dicomnode.store import history
+from dicomnode.tables import prior_reports
 from dicomnode.web import plot
 from tests.audit_messages import kind, read_messages
 from tests.clinic import Clinic
-from tests.patients import ACT, add_five_studies, add_measurement
+from tests.patients import ACT, NOW, add_five_studies, add_measurement
 
 ANNA = Patient("P/1 ?", "HOSPITAL-A")
 
@@ -110,6 +111,24 @@ def test_five_studies_out_of_order_by_two_models_one_invalid_one_a_lower_bound(c
     picture = browse(clinic).get(f"/patients/{jobs[0]}/volumes.png")
     assert picture.content.startswith(b"\x89PNG")
     assert "attachment" in picture.headers["content-disposition"]
+
+
+def test_a_volume_that_only_an_archives_report_tells_is_shown_with_its_source(clinic: Clinic) -> None:
+    report = {
+        "sop_instance_uid": "2.25.1", "series_instance_uid": "1.2.840.7", "study_instance_uid": "1", "revision": 1,
+        "patient_id": ANNA.id, "issuer_of_patient_id": ANNA.issuer, "acquired_at": "20180101", "volume_ml": 90.0,
+        "flags": [], "model_name": "m", "model_version": "1", "model_sha256": "a" * 64, "measured_at": NOW,
+        "source": "the archive PACS", "found_at": NOW,
+    }  # fmt: skip
+    with writing(clinic) as connection:
+        job_id = add_measurement(connection, ANNA, "1", "20200101", 80.0)
+        connection.execute(prior_reports.insert().values(report))
+    page = look(clinic, f"/patients/{job_id}")
+    told, measured = read_rows(page, "Volumes that count")
+    assert (told[1], told[-1]) == ("90.0 mL", "report in the archive PACS")
+    assert measured[2] == "-10.0 mL (-11.1 %) since 2018-01-01 indeterminate: look at phase, thickness and outline"
+    assert page.xpath("//*[@id='plot']//a/@href") == ["#row-0", f"/jobs/{job_id}/overlay"]
+    assert page.xpath("//tr[@id='row-0']")
 
 
 def test_looking_at_a_patient_and_taking_a_file_away_stand_on_the_audit_trail(clinic: Clinic) -> None:
