@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
@@ -74,7 +74,7 @@ def list_slices(here: Here, viewer: Viewer, job_id: int) -> dict[str, Any]:
         for one in overlay.slices
     ]
     size = {"rows": overlay.rows, "columns": overlay.columns, "spacing_mm": overlay.spacing_mm}
-    return {**size, "sides": asdict(overlay.sides), "slices": slices}
+    return {**size, "slices": slices}
 
 
 @router.get("/jobs/{job_id}/overlay/slices/{number}")

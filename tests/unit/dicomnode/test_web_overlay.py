@@ -19,6 +19,7 @@ from dicomnode.web.overlay import Lightbox, Overlay, Sides, open_overlay, outlin
 from pipeline.errors import NotImageData, UnfitGeometry
 from pipeline.seg import to_seg
 from pipeline.series import Series, read_volume
+from pipeline.volume import Segmentation
 from tests import phantom
 from tests.fakes import CARD
 from tests.results import AT, mark, scan_enhanced, scan_phantom
@@ -125,6 +126,16 @@ def test_nothing_found_is_shown_without_an_outline(tmp_path: Path) -> None:
     series = scan_phantom(tmp_path)
     overlay = open_overlay([plane.path for plane in series.planes], None)
     assert {(one.outline, one.area_mm2) for one in overlay.slices} == {("", 0.0)}
+
+
+def test_a_mask_in_two_parts_leaves_the_slices_between_them_unmarked(tmp_path: Path) -> None:
+    series = scan_phantom(tmp_path)
+    mask = np.array(mark(series).mask)
+    mask[5:7] = False
+    seg = to_seg(series, Segmentation(mask, series.grid, 0.9), CARD, AT)
+    seg.save_as(tmp_path / "seg", enforce_file_format=True)
+    overlay = open_overlay([plane.path for plane in series.planes], tmp_path / "seg")
+    assert [bool(one.outline) for one in overlay.slices] == [bool(part.any()) for part in mask]
 
 
 def test_a_segmentation_of_another_series_or_place_is_not_shown(tmp_path: Path) -> None:

@@ -34,12 +34,13 @@ def test_every_slice_is_sent_as_it_was_measured(clinic: Clinic, monkeypatch: pyt
     job_id = clinic.measure()
     client = browse(clinic)
     page = client.get(f"/jobs/{job_id}/overlay").text
+    for side, letter in {"top": "A", "right": "L", "bottom": "P", "left": "R"}.items():
+        assert f'<span class="side {side}">{letter}</span>' in page
     for told in ("Pancreas 35.8 mL", "AI, unverified, not for diagnosis", "threshold 1", f"/patients/{job_id}"):
         assert told in page
     listed = client.get(f"/jobs/{job_id}/overlay/slices").json()
     assert (len(listed["slices"]), listed["rows"], listed["columns"]) == SHAPE
     assert listed["spacing_mm"] == [4.0, 4.0]
-    assert listed["sides"] == {"top": "A", "right": "L", "bottom": "P", "left": "R"}
     marked = [number for number, one in enumerate(listed["slices"], 1) if one["outline"]]
     assert f"slices {marked[0]} to {marked[-1]}" in page
     with clinic.database.read() as connection:
