@@ -142,6 +142,14 @@ def test_the_overlay_lies_on_the_organ_voxel_for_voxel(page: Page, site: Site) -
         assert expected.any()
         np.testing.assert_array_equal(is_gold, expected)
     page.get_by_label("Hidden").check()
+    row, column = np.unravel_index(hounsfield[11].argmax(), (rows, columns))
+    page.mouse.move(box["x"] + (column + 0.5) * box["width"] / columns, box["y"] + (row + 0.5) * box["height"] / rows)
+    assert page.locator("#value").inner_text() == f"{round(hounsfield[11].max())} HU"
+    page.mouse.wheel(0, 120)
+    wait(13)
+    assert page.locator("#value").inner_text() == f"{round(hounsfield[12][row, column])} HU"
+    page.mouse.wheel(0, -120)
+    wait(12)
     greys = sample(look(page.locator("#picture")), rows, columns)[..., 0]
     window = np.clip((hounsfield[11] - 39.5) / 399 + 0.5, 0, 1) * 255
     assert np.abs(greys - window).mean() < 3  # smoothed between voxels

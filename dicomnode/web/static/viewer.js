@@ -35,6 +35,7 @@ const image = context.createImageData(columns, rows);
 
 let wanted = Number(viewer.dataset.start); // the slice that was asked for last
 let painted = null; // the one that is seen, with its CT numbers
+let pointer = null; // where the mouse is over the stage
 let shownBefore = "outline"; // how the mask was shown before it was hidden
 let view = { zoom: 1, x: 0.5, y: 0.5 }; // x and y: the point of the image, from 0 to 1, in the middle of the stage
 
@@ -107,6 +108,7 @@ function describe() {
   slider.setAttribute("aria-valuetext", `${number} of ${count}, ${slice.place}, ${area}`);
   byId("here").setAttribute("x1", number - 0.5);
   byId("here").setAttribute("x2", number - 0.5);
+  read();
   stage.dataset.painted = number;
 }
 
@@ -140,6 +142,20 @@ function lookAtOrgan() {
   const organ = Math.min(stage.clientWidth / (box.width * columnMm), stage.clientHeight / (box.height * rowMm));
   look((0.7 * organ) / whole, (box.x + box.width / 2) / columns, (box.y + box.height / 2) / rows);
   if (!series.slices[wanted - 1].outline) show(Number(viewer.dataset.start));
+}
+
+// The CT number under the pointer.
+function read() {
+  const box = picture.getBoundingClientRect();
+  const column = pointer ? Math.floor(((pointer.clientX - box.left) / box.width) * columns) : -1;
+  const row = pointer ? Math.floor(((pointer.clientY - box.top) / box.height) * rows) : -1;
+  const isInside = painted && column >= 0 && column < columns && row >= 0 && row < rows;
+  byId("value").textContent = isInside ? `${painted.hounsfield[row * columns + column]} HU` : "";
+}
+
+function point(event) {
+  pointer = event;
+  read();
 }
 
 function setWindow(newLevel, newWidth) {
@@ -210,6 +226,8 @@ stage.addEventListener(
   { passive: false },
 );
 
+stage.addEventListener("pointermove", point);
+stage.addEventListener("pointerleave", () => point(null));
 stage.addEventListener("pointerdown", (event) => {
   if (event.button > 1) return;
   event.preventDefault();
