@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from dicomnode.errors import Refused, Unavailable
 from dicomnode.lifecycle import IllegalMove
 from dicomnode.store import Unknown
+from dicomnode.web.security import HEADERS
 from dicomnode.web.signin import SignInNeeded, login_path
 from dicomnode.web.site import render
 
@@ -66,4 +67,5 @@ def _answer_invalid(request: Request, error: Exception) -> Response:
 
 
 def _answer_unexpected(request: Request, _: Exception) -> Response:
-    return tell(request, 500, "an internal error; the log says where")
+    # Made outside of all middleware, so that nobody else adds them.
+    return tell(request, 500, "an internal error; the log says where", {**HEADERS, "Cache-Control": "no-store"})

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _HARMLESS = ("GET", "HEAD", "OPTIONS")
 _LOCAL = ("localhost", "127.0.0.1", "::1")
-_HEADERS = {
+HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
     "object-src 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -25,6 +25,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+"""What every answer says."""
 
 
 class Guard:
@@ -34,7 +35,7 @@ class Guard:
         """names: by which the site is called, besides those of this machine. any_name: every name will do."""
         self._app = app
         self._names = None if any_name else frozenset(name.lower() for name in (*_LOCAL, *names))
-        self._headers = dict(_HEADERS)
+        self._headers = dict(HEADERS)
         if is_https:
             self._headers["Strict-Transport-Security"] = "max-age=31536000"
 

@@ -245,6 +245,26 @@ def test_every_answer_says_what_browsers_may_do(open_clinic: Clinic, path: str) 
     assert headers["cache-control"] == ("no-cache" if path.startswith("/static/") else "no-store")
 
 
+def test_an_error_that_nobody_expected_tells_nothing_of_itself(
+    open_clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("Doe^Jane")
+
+    monkeypatch.setattr("dicomnode.store.listing.count_jobs", fail)
+    client = TestClient(open_clinic.app(), base_url="http://localhost", raise_server_exceptions=False)
+    for path in ("/", "/api/v1/overview"):
+        answer = client.get(path)
+        assert answer.status_code == 500
+        assert "Doe" not in answer.text
+        assert "default-src 'self'" in answer.headers["content-security-policy"]
+        assert answer.headers["cache-control"] == "no-store"
+
+
+def test_a_form_of_any_length_is_not_read(open_clinic: Clinic) -> None:
+    assert visit(open_clinic).post("/jobs/1/requeue", data={"by": "x" * 100_000}).status_code == 413
+
+
 def test_no_page_has_a_script_or_a_style_of_its_own_or_of_elsewhere() -> None:
     folder = Path(app.__file__).parent
     for template in (folder / "templates").iterdir():
