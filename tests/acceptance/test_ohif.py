@@ -134,6 +134,7 @@ def test_a_study_sent_to_the_archive_is_seen_with_its_pancreas(
     wait_for("the archive's commitment", lambda: node.jobs()[0]["deliveries"] == {"confirmed": 2}, 30)
     seg, sr = (orthanc.fetch(orthanc.series()[modality]) for modality in ("SEG", "SR"))
     assert seg.FrameOfReferenceUID == study[0].FrameOfReferenceUID  # a wrong one the viewer would not notice
+    assert [viewer.status(method, "/dicom-web/studies") for method in ("GET", "POST", "DELETE")] == [200, 403, 403]
     with radiologist(tmp_path) as reader:
         reader.open_study(viewer.url, seg.StudyInstanceUID)
         overlay = reader.open_overlay()

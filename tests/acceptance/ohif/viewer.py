@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -43,6 +44,15 @@ class ViewerServer:
         self._process = subprocess.Popen([*command, str(config)])
         wait_for("the viewer's server answers", self._answers, 20)
 
+    def status(self, method: str, path: str) -> int:
+        """What a request without a body is answered by."""
+        request = urllib.request.Request(f"{self.url}{path}", method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(20)
@@ -50,7 +60,6 @@ class ViewerServer:
     def _answers(self) -> bool:
         assert self._process.poll() is None, "nginx ended"
         try:
-            with urllib.request.urlopen(f"{self.url}/app-config.js", timeout=5) as answer:
-                return bool(answer.status == 200)
+            return self.status("GET", "/app-config.js") == 200
         except OSError:
             return False
