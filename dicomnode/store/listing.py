@@ -7,16 +7,30 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, or_, select
+from sqlalchemy import Connection, RowMapping, Select, func, or_, select
 
+from dicomnode.history import LOWER_BOUND
 from dicomnode.jobs import JobEvent, JobState
 from dicomnode.store import Unknown
-from dicomnode.tables import alarms, deliveries, instances, job_events, jobs, measurements, results, series
+from dicomnode.tables import (
+    alarms,
+    deliveries,
+    instances,
+    invalidations,
+    job_events,
+    jobs,
+    measurements,
+    results,
+    series,
+)
 
 
 @dataclass(frozen=True)
 class ListedJob:
-    """A job as people look at it. progress: of the running attempt, 0 to 1. volume_ml: None where none was measured."""
+    """A job as people look at it. progress: of the running attempt, 0 to 1. volume_ml: None where none was measured.
+
+    flags: names of the quality checks that spoke. is_invalid: a person marked the result so.
+    """
 
     id: int
     series_instance_uid: str
@@ -31,6 +45,13 @@ class ListedJob:
     not_before: datetime
     progress: float | None
     volume_ml: float | None
+    flags: tuple[str, ...]
+    is_invalid: bool
+
+    @property
+    def is_lower_bound(self) -> bool:
+        """Whether the true volume is this or more."""
+        return LOWER_BOUND in self.flags
 
 
 @dataclass(frozen=True)
@@ -70,7 +91,7 @@ def list_jobs(
         statement = statement.where(or_(*(column.icontains(text, autoescape=True) for column in columns)))
     if before is not None:
         statement = statement.where(jobs.c.id < before)
-    return [ListedJob(**row) for row in connection.execute(statement).mappings()]
+    return [_listed(row) for row in connection.execute(statement).mappings()]
 
 
 def listed_job(connection: Connection, job_id: int) -> ListedJob:
@@ -78,14 +99,23 @@ def listed_job(connection: Connection, job_id: int) -> ListedJob:
     row = connection.execute(_jobs().where(jobs.c.id == job_id)).mappings().one_or_none()
     if row is None:
         raise Unknown(f"there is no job {job_id}")
-    return ListedJob(**row)
+    return _listed(row)
 
 
 def _jobs() -> Select[Any]:
-    known = {**series.c, **jobs.c}
-    columns = [known[name] for name in ListedJob.__dataclass_fields__ if name != "volume_ml"]
-    found = (measurements.c.job_id == jobs.c.id) & measurements.c.found.is_(True)
-    return select(*columns, measurements.c.volume_ml).select_from(jobs.join(series).outerjoin(measurements, found))
+    m, mark = measurements.c, invalidations.c
+    is_invalid = mark.id.is_not(None).label("is_invalid")
+    known = {**series.c, **jobs.c, "volume_ml": m.volume_ml, "flags": m.flags, "is_invalid": is_invalid}
+    return (
+        select(*(known[name] for name in ListedJob.__dataclass_fields__))
+        .select_from(jobs.join(series))
+        .outerjoin(measurements, (m.job_id == jobs.c.id) & m.found.is_(True))
+        .outerjoin(invalidations, (mark.job_id == jobs.c.id) & mark.lifted_at.is_(None))
+    )
+
+
+def _listed(row: RowMapping) -> ListedJob:
+    return ListedJob(**{**row, "flags": tuple(row["flags"] or ())})
 
 
 def count_jobs(connection: Connection) -> dict[str, int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from dicomnode.arrivals import Patient
 from dicomnode.deliveries import DeliveryEvent, Outcome
 from dicomnode.jobs import JobEvent, JobState
 from dicomnode.store import outbox, presence, queue, watch
@@ -17,6 +18,7 @@ from dicomnode.web import advice
 from tests.audit_messages import kind, read_messages
 from tests.clinic import Clinic
 from tests.house import House
+from tests.patients import add_five_studies
 
 PAGES = ("/", "/jobs", "/deliveries", "/refusals", "/api", "/patients")
 PATIENT = {"PatientName": "Doe^Jane", "PatientID": "P-4711", "SeriesDescription": "Abdomen <b>portal</b>"}
@@ -60,6 +62,22 @@ def test_an_empty_node_shows_every_page(clinic: Clinic) -> None:
     for path in PAGES:
         assert "Research software" in read(client, path)
     assert "No series is arriving" in read(client, "/")
+
+
+def test_every_page_of_either_database(either_url: str, tmp_path: Path) -> None:
+    clinic = Clinic(tmp_path, database={"url": either_url})
+    job_id = clinic.measure(attributes=PATIENT)
+    clinic.receive(seed="another")
+    with clinic.database.begin() as connection:
+        for _ in range(2):
+            presence.show(connection, ["worker", "web"], "here:1", clinic.now)
+    client = visit(clinic)
+    lists = [f"/api/v1/{name}" for name in ("overview", "jobs", "deliveries", "refusals", "alarms", "patients")]
+    of_the_job = [f"/jobs/{job_id}", f"/patients/{job_id}", f"/api/v1/jobs/{job_id}"]
+    for path in (*PAGES, "/jobs?state=done&text=ABDOMEN", "/metrics", *lists, *of_the_job):
+        assert client.get(path).status_code == 200, path
+    assert client.post(f"/jobs/{job_id}/requeue", data={"by": "Dr. Example"}).status_code == 303
+    clinic.database.close()
 
 
 def test_every_state_and_alarm_that_needs_a_person_has_a_next_step() -> None:
@@ -179,6 +197,16 @@ def test_jobs_are_filtered_and_paged(clinic: Clinic) -> None:
     assert "series 1" not in older
     assert client.get("/jobs?state=nonsense").status_code == 422
     assert client.get("/jobs/99").status_code == 404
+
+
+def test_lists_do_not_hide_that_a_volume_is_a_lower_bound_or_invalid(clinic: Clinic) -> None:
+    with clinic.database.begin() as connection:
+        add_five_studies(connection, Patient("P-5", ""))
+    for path in ("/", "/jobs"):
+        text = read(visit(clinic), path)
+        assert "at least 50.0 mL" in text
+        assert "20.0 mL invalid" in text
+        assert text.count("at least") == text.count("invalid") == 1
 
 
 def test_a_job_is_requeued_by_name(clinic: Clinic) -> None:

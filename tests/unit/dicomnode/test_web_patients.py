@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 from lxml import html
+from starlette.testclient import TestClient
 
 from dicomnode.arrivals import Patient
 from dicomnode.database import Connection

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 from sqlalchemy import update
+from starlette.testclient import TestClient
 
 from dicomnode.store import history, queue, viewing
 from dicomnode.tables import instances, measurements
