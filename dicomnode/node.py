@@ -54,7 +54,7 @@ _STOP_S = 20.0
 
 
 class Actor(StrEnum):
-    """The eight actors; they meet only in the database, so that any subset may run apart."""
+    """The nine actors; they meet only in the database, so that any subset may run apart."""
 
     RECEIVER = "receiver"
     ASSEMBLER = "assembler"
@@ -63,6 +63,7 @@ class Actor(StrEnum):
     HOUSEKEEPER = "housekeeper"
     PULLER = "puller"
     HERALD = "herald"
+    HISTORIAN = "historian"
     WEB = "web"
 
 
@@ -93,7 +94,7 @@ class Node:
 
     def serve(self, actors: frozenset[Actor]) -> None:
         """Run the actors until `stop` is called or one cannot go on. Raises what kept that one from going on."""
-        if not self._settings.web.enabled:
+        if len(actors) > 1 and not self._settings.web.enabled:
             actors -= {Actor.WEB}
         plan = self._plan(actors)
         threads = [Thread(target=self._guard, args=(name, run), name=name, daemon=True) for name, run in plan]
@@ -158,6 +159,8 @@ class Node:
             plan += self._pullers() if self._settings.pull else []
         if Actor.HOUSEKEEPER in actors:
             plan.append(("housekeeper", self._keep_house))
+        if Actor.HISTORIAN in actors and self._settings.priors.source:
+            plan.append(("historian", self._look_back()))
         if Actor.HERALD in actors:
             plan += self._heralds()
         return plan
@@ -245,6 +248,14 @@ class Node:
         receiver = Receiver(self._database, self._archive, utc_now, conflict_status=status)
         hired = hire(self._settings, self._database, receiver, self._auditor, utc_now)
         return [(f"puller-{puller.name}", partial(puller.run, self._stop)) for puller in hired]
+
+    def _look_back(self) -> Callable[[], None]:
+        """What looks for earlier reports. Raises Misconfigured."""
+        # Imported here: a node that looks for none needs none of it.
+        from dicomnode.historian import Historian, open_archive
+
+        archive, name = open_archive(self._settings, self._auditor, utc_now())
+        return partial(Historian(self._database, archive, name, utc_now).run, self._stop)
 
     def _keep_house(self) -> None:
         keep = self._settings.retention

@@ -32,6 +32,7 @@ from dicomnode.sections import (
     DatabaseSettings,
     HistorySettings,
     ListenerSettings,
+    PriorsSettings,
     QuerySourceSettings,
     ResultsSettings,
     RetentionSettings,
@@ -69,6 +70,7 @@ class Settings(BaseSettings):
     audit: AuditSettings = AuditSettings()
     retention: RetentionSettings = RetentionSettings()
     results: ResultsSettings = ResultsSettings()
+    priors: PriorsSettings = PriorsSettings()
     history: HistorySettings = HistorySettings()
     web: WebSettings = WebSettings()
     mail: MailSettings = MailSettings()

@@ -304,6 +304,18 @@ alarms = Table(
     Index("ix_alarms_open", "kind", "subject", "cleared_at"),
 )
 
+# Whose earlier reports an archive was asked for, and when; asked_at is null until it answered.
+prior_searches = Table(
+    "prior_searches",
+    metadata,
+    Column("patient_id", Text, primary_key=True),
+    Column("issuer_of_patient_id", Text, primary_key=True),
+    Column("asked_at", UTCTime),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", UTCTime, nullable=False),
+    Column("outcome", Text, nullable=False),
+)
+
 # Which notification wants to be told of what, as the settings say; the herald writes it when it starts.
 subscriptions = Table(
     "subscriptions",

@@ -47,7 +47,7 @@ _CONTAINS = RelationshipTypeValues.CONTAINS
 _PROPERTY = RelationshipTypeValues.HAS_PROPERTIES
 _INFERRED = RelationshipTypeValues.INFERRED_FROM
 
-_QUALITY = {
+QUALITY = {
     Flag.TOUCHES_BORDER: Code("130576", "DCM", "Anatomy coverage incomplete"),
     Flag.NO_CONTRAST: Code("130580", "DCM", "Inadequate contrast enhancement"),
     # DICOM has no codes for these.
@@ -58,6 +58,7 @@ _QUALITY = {
     Flag.LOW_CONFIDENCE: Code("LOWCONFIDENCE", provenance.CODING_SCHEME, "Low confidence of the model"),
     Flag.INCOMPLETE_SERIES: Code("INCOMPLETESERIES", provenance.CODING_SCHEME, "Instances of the series are missing"),
 }
+"""How the report says what limits a measurement."""
 
 # Not the standard's code for a volume: who looks for that finds the volume of this series and no other.
 _EARLIER_VOLUME = Code("EARLIERVOLUME", provenance.CODING_SCHEME, "Volume at an earlier examination")
@@ -117,7 +118,7 @@ def to_sr(
         **provenance.equipment(card),
     )
     provenance.complete(result, series, card, at)
-    flagged = any(_QUALITY[flag].scheme_designator == provenance.CODING_SCHEME for flag in measurement.flags if seg)
+    flagged = any(QUALITY[flag].scheme_designator == provenance.CODING_SCHEME for flag in measurement.flags if seg)
     if flagged or priors.volumes:
         result.CodingSchemeIdentificationSequence = [provenance.coding_scheme()]
     return result
@@ -196,7 +197,7 @@ def _measurement_group(series: Series, measurement: Measurement, card: Card, seg
         finding_sites=[hd.sr.FindingSite(provenance.PANCREAS)],
         measurements=[_volume(measurement, card)],
         qualitative_evaluations=[
-            hd.sr.QualitativeEvaluation(codes.DCM.QualityFinding, _QUALITY[flag]) for flag in measurement.flags
+            hd.sr.QualitativeEvaluation(codes.DCM.QualityFinding, QUALITY[flag]) for flag in measurement.flags
         ],
     )
 
@@ -228,7 +229,7 @@ def _earlier(prior: Prior) -> ContentItem:
         ]
     )
     if prior.is_lower_bound:
-        quality = _QUALITY[Flag.TOUCHES_BORDER]
+        quality = QUALITY[Flag.TOUCHES_BORDER]
         item.ContentSequence.append(CodeContentItem(codes.DCM.QualityFinding, quality, relationship_type=_PROPERTY))
     if prior.change:
         item.ContentSequence.extend(_changed(prior.change))

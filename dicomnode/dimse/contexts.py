@@ -65,4 +65,5 @@ def proposed(decodable: Sequence[str]) -> list[Context]:
             Context("Fetch a series", kind, tuple(decodable), "SCP", "SCP/SCU Role Selection")
             for kind in STORED_SOP_CLASSES
         ),
+        Context("Fetch earlier reports", Comprehensive3DSRStorage, _RESULTS, "SCP", "SCP/SCU Role Selection"),
     ]

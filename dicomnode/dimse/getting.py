@@ -21,11 +21,15 @@ from dicomnode.pulling import FoundSeries, Keep, Retrieved, Tally
 
 @dataclass(frozen=True)
 class Intake:
-    """What is taken in, and by whom. most_bytes: of a data set; a longer one breaks the association."""
+    """What is taken in, and by whom. most_bytes: of a data set; a longer one breaks the association.
+
+    sop_classes: of what is asked for.
+    """
 
     keep: Keep
     transfer_syntaxes: Sequence[str]
     most_bytes: float
+    sop_classes: Sequence[str] = STORED_SOP_CLASSES
 
 
 def get(line: Line, series: FoundSeries, intake: Intake) -> Retrieved:
@@ -36,8 +40,8 @@ def get(line: Line, series: FoundSeries, intake: Intake) -> Retrieved:
     """
     model = StudyRootQueryRetrieveInformationModelGet
     # One context for each syntax: of several the archive would choose one, and re-encode what is stored in another.
-    storage = [build_context(kind, syntax) for kind in STORED_SOP_CLASSES for syntax in intake.transfer_syntaxes]
-    roles = [build_role(kind, scp_role=True) for kind in STORED_SOP_CLASSES]
+    storage = [build_context(kind, syntax) for kind in intake.sop_classes for syntax in intake.transfer_syntaxes]
+    roles = [build_role(kind, scp_role=True) for kind in intake.sop_classes]
     taker = _Taker(intake)
     contexts = [build_context(model), *storage]
     with associate(line.peer, line.calling_ae, contexts, line.timeout_s, taker.handlers(), roles=roles) as association:

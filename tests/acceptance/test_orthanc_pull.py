@@ -1,4 +1,4 @@
-"""Pulling from a real Orthanc by each of the three ways, and results to it by STOW-RS."""
+"""A real Orthanc is pulled from in each of the three ways, takes results by STOW-RS and sends images by it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,30 @@ from typer.testing import CliRunner
 
 from dicomnode import dimse
 from dicomnode.archive import RECEIVED, Archive, data_set_digest
+from dicomnode.arrivals import Patient, StoredInstance
+from dicomnode.auditor import Auditor
 from dicomnode.cli import app
 from dicomnode.courier import Courier, Route
 from dicomnode.database import Database, open_database
 from dicomnode.deliveries import DeliveryEvent
 from dicomnode.dicomweb import Line
 from dicomnode.dimse import Peer
+from dicomnode.historian import Historian, open_archive
 from dicomnode.node import utc_now
 from dicomnode.receiver import Receiver
-from dicomnode.sections import ListenerSettings
-from dicomnode.store import pulls
+from dicomnode.sections import ListenerSettings, PriorsSettings
+from dicomnode.settings import load
+from dicomnode.store import history, pulls, receiving
+from dicomnode.web.server import serve
+from pipeline.seg import to_seg
+from pipeline.sr import to_sr
+from tests.clinic import Clinic
 from tests.external import find_program
+from tests.fakes import CARD
 from tests.orthanc import Orthanc
 from tests.outboxes import SEG, SR, Outbox
 from tests.phantom import PhantomOptions, write_series
+from tests.results import AT, describe, mark, scan_phantom
 from tests.served import take_port, wait_for
 
 DICOMWEB = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
@@ -41,14 +51,22 @@ def port() -> int:
 
 
 @pytest.fixture(scope="module")
-def orthanc(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Orthanc]:
+def web_port() -> int:
+    """Of the node's web interface."""
+    return take_port()
+
+
+@pytest.fixture(scope="module")
+def orthanc(tmp_path_factory: pytest.TempPathFactory, port: int, web_port: int) -> Iterator[Orthanc]:
     find_program("Orthanc", "orthanc")
     if not Path(DICOMWEB).is_file():
         pytest.skip("orthanc-dicomweb is not installed")
     folder = tmp_path_factory.mktemp("orthanc")
-    changes = {"Plugins": [DICOMWEB], "DicomAlwaysAllowFind": True, "DicomAlwaysAllowMove": True}
+    changes: dict[str, Any] = {"Plugins": [DICOMWEB], "DicomAlwaysAllowFind": True, "DicomAlwaysAllowMove": True}
     modalities = {"node": ["PANCREAS", "127.0.0.1", port], "elsewhere": ["ELSEWHERE", "127.0.0.1", take_port()]}
-    server = Orthanc(folder / "orthanc", DicomModalities=modalities, DicomAlwaysAllowGet=True, **changes)
+    servers = {"Servers": {"node": {"Url": f"http://127.0.0.1:{web_port}/dicom-web/"}}}
+    changes |= {"DicomModalities": modalities, "DicomAlwaysAllowGet": True, "DicomWeb": servers}
+    server = Orthanc(folder / "orthanc", **changes)
     (folder / "slices").mkdir()
     slices = write_series(folder / "slices", PhantomOptions((5, 8, 8)))
     outcomes = dimse.send(Peer("ORTHANC", "127.0.0.1", server.dicom_port), "CT", slices, 10.0)
@@ -108,8 +126,7 @@ def test_orthanc_is_pulled_from(
     assert (code, fetched["here"]) == (0, 5), fetched["outcome"]
     files = (tmp_path / "archive" / RECEIVED).rglob("*.dcm")
     kept = {data_set_digest(file.read_bytes()) for file in files}
-    there = [one["ID"] for one in orthanc.ask("/instances?expand") if is_ct(one)]
-    assert kept == {data_set_digest(fetch_file(orthanc, key)) for key in there}
+    assert kept == {data_set_digest(fetch_file(orthanc, key)) for key in orthanc.series()["CT"]["Instances"]}
     with database.read() as connection:
         assert pulls.count_here(connection, str(found["series_instance_uid"])) == len(kept) == 5
     code, (again,), _ = pull(config, source, *wanted)
@@ -124,10 +141,6 @@ def listens(port: int) -> bool:
 def fetch_file(orthanc: Orthanc, key: str) -> bytes:
     with urllib.request.urlopen(f"{orthanc.url}/instances/{key}/file", timeout=10) as answer:
         return bytes(answer.read())
-
-
-def is_ct(instance: dict[str, Any]) -> bool:
-    return str(instance["MainDicomTags"]["SOPInstanceUID"]) not in (SEG, SR)
 
 
 def port_of(config: Path) -> int:
@@ -161,3 +174,44 @@ def test_orthanc_takes_results_by_stow(tmp_path: Path, orthanc: Orthanc) -> None
     there = {one["MainDicomTags"]["SOPInstanceUID"] for one in orthanc.ask("/instances?expand")}
     assert {SEG, SR} <= there
     bench.database.close()
+
+
+@pytest.mark.parametrize("source", ["get", "web"])
+def test_what_was_reported_before_comes_back_into_the_history(
+    orthanc: Orthanc, database: Database, config: Path, tmp_path: Path, source: str
+) -> None:
+    (tmp_path / "scan").mkdir()
+    scan = scan_phantom(tmp_path / "scan", attributes={"PatientID": "BEFORE-1"})
+    segmentation = mark(scan)
+    seg = to_seg(scan, segmentation, CARD, AT)
+    sr = to_sr(scan, describe(segmentation), CARD, AT, seg=seg)
+    sr.save_as(tmp_path / "sr.dcm", enforce_file_format=True)
+    orthanc.ask("/instances", (tmp_path / "sr.dcm").read_bytes())
+    head = ("9.9", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1", "9.1", "9.0", Patient("BEFORE-1", ""), "CT")
+    tail = ("AXIAL", "1\\0\\0\\0\\1\\0", "20260301", "received/9.dcm", 10, "b" * 64, "SENDER", utc_now())
+    with database.begin() as connection:
+        receiving.remember(connection, StoredInstance(*head, *tail))
+    settings = load(config, {})[0].model_copy(update={"priors": PriorsSettings(source=source)})
+    shelf, name = open_archive(settings, Auditor(settings, database, utc_now), utc_now())
+    assert Historian(database, shelf, name, utc_now).step()
+    with database.read() as connection:
+        (point,) = history.points(connection, Patient("BEFORE-1", ""))
+    assert (point.source, point.series_instance_uid) == (source, scan.series_instance_uid)
+    assert f"{point.volume_ml:.1f} mL" in sr.SeriesDescription
+
+
+def test_orthanc_sends_by_stow(tmp_path: Path, orthanc: Orthanc, web_port: int) -> None:
+    clinic, stop = Clinic(tmp_path, web={"port": web_port}), Event()
+    serving = Thread(target=serve, args=(clinic.app(), clinic.settings.web, None, stop))
+    serving.start()
+    try:
+        wait_for("the web interface", lambda: listens(web_port))
+        order = {"Resources": [orthanc.series()["CT"]["ID"]], "Synchronous": True}
+        sent = orthanc.ask("/dicom-web/servers/node/stow", json.dumps(order).encode())
+    finally:
+        stop.set()
+        serving.join()
+    assert sent["InstancesCount"] == "5"
+    kept = {data_set_digest(file.read_bytes()) for file in (tmp_path / "archive" / RECEIVED).rglob("*.dcm")}
+    assert kept == {data_set_digest(fetch_file(orthanc, key)) for key in orthanc.series()["CT"]["Instances"]}
+    clinic.database.close()

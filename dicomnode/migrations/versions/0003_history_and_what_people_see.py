@@ -93,6 +93,15 @@ def upgrade() -> None:
     sa.Column('seen_at', UTCTime(), nullable=False),
     sa.PrimaryKeyConstraint('actor', 'process', name=op.f('pk_signs_of_life'))
     )
+    op.create_table('prior_searches',
+    sa.Column('patient_id', sa.Text(), nullable=False),
+    sa.Column('issuer_of_patient_id', sa.Text(), nullable=False),
+    sa.Column('asked_at', UTCTime(), nullable=True),
+    sa.Column('attempts', sa.Integer(), nullable=False),
+    sa.Column('not_before', UTCTime(), nullable=False),
+    sa.Column('outcome', sa.Text(), nullable=False),
+    sa.PrimaryKeyConstraint('patient_id', 'issuer_of_patient_id', name=op.f('pk_prior_searches'))
+    )
     op.create_table('subscriptions',
     sa.Column('notification', sa.String(length=64), nullable=False),
     sa.Column('topic', sa.String(length=16), nullable=False),
