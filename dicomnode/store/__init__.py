@@ -8,6 +8,9 @@ commitments what archives were asked to confirm
 watch       alarms and refusals
 pulls       series that rules found in archives
 presence    which actor runs where
+history     the volumes of patients, and what people corrected
+listing     jobs and series as the dashboard lists them
+viewing     what is shown of a series beside its measurement
 
 The same statements serve SQLite, where a write transaction is alone, and PostgreSQL, where rows are locked.
 """

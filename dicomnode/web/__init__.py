@@ -8,6 +8,8 @@ signin      who asks: `Viewer`, `Operator`, `Monitor`; the pages to sign in and 
 security    what holds for every request and answer: host, origin, headers
 faults      what an error looks like, as a page and as JSON
 pages       the dashboard
+patients    patients and their volumes over time; plot lays the drawing out
+viewer      all slices of a series with what was found; overlay reads them
 actions     requeue, retry, mark invalid, restore
 advice      what to do about what went wrong
 health      /health

@@ -23,7 +23,7 @@ from dicomnode.web.site import Here, Site, render
 
 router = APIRouter(include_in_schema=False)
 
-_AGREES = 1e-3
+_AGREES = 1e-3  # as a share: nothing but rounding may part them
 
 
 @dataclass(frozen=True)
