@@ -38,7 +38,7 @@ _PARAMETERS: dict[str, type[BaseModel]] = {
 
 _REACTIONS = {
     DeliveryEvent.ACCEPT: "sent",
-    DeliveryEvent.POSTPONE: "asked again after a while",
+    DeliveryEvent.POSTPONE: "tried again after a while",
     DeliveryEvent.REJECT: "failed for good, with an alarm",
     DeliveryEvent.DENY: "sent again, at most `courier.commitment_sendings` times",
 }
