@@ -85,8 +85,9 @@ def pull(
     filters = Filters(modality, _pattern(study_description), _pattern(series_description))
     settings, _ = load(config)
     with _opened(settings, source) as (archive, database):
-        studies = islice(filter(filters.choose, archive.find(query)), at_most)
-        found = [_Line(one, series, _count(database, series)) for one in studies for series in filters.choose(one)]
+        found = [
+            _Line(one, series, _count(database, series)) for one, series in _find(archive, query, filters, at_most)
+        ]
         if not dry_run:
             _fetch([line for line in found if again or not line.is_whole], archive, database)
     _print(found, as_json=as_json)
@@ -141,6 +142,14 @@ def _opened(settings: Settings, name: str) -> Iterator[tuple[Source, Database]]:
         auditor = Auditor(settings, database, utc_now)
         receiver = Receiver(database, archive, utc_now, conflict_status=conflict_status(settings.listener))
         yield open_source(described, settings, receiver, auditor, utc_now()), database
+
+
+def _find(
+    archive: Source, query: Query, filters: Filters, at_most: int
+) -> list[tuple[FoundStudy, FoundSeries]]:  # fmt: skip
+    """What is wanted of the first so many studies; the association of the query is over when this returns."""
+    studies = islice(filter(filters.choose, archive.find(query)), at_most)
+    return [(study, series) for study in studies for series in filters.choose(study)]
 
 
 def _count(database: Database, series: FoundSeries) -> int:

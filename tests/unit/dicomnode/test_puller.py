@@ -46,8 +46,8 @@ class Source:
 class Ward:
     """A node's database and archive, with the puller of one source."""
 
-    def __init__(self, folder: Path, *rules: Rule) -> None:
-        self.house, self.source = House(folder), Source()
+    def __init__(self, folder: Path, *rules: Rule, url: str = "") -> None:
+        self.house, self.source = House(folder, url), Source()
         self.rules = rules or (RULE,)
         self.source.deliver = lambda _: self.house.receive(0, 1, 2)
         self.restart()
@@ -84,6 +84,13 @@ class Ward:
 @pytest.fixture
 def ward(tmp_path: Path) -> Iterator[Ward]:
     made = Ward(tmp_path)
+    yield made
+    made.house.database.close()
+
+
+@pytest.fixture
+def either_ward(tmp_path: Path, either_url: str) -> Iterator[Ward]:
+    made = Ward(tmp_path, url=either_url)
     yield made
     made.house.database.close()
 
@@ -153,7 +160,8 @@ def test_a_removed_series_is_not_fetched_again(ward: Ward) -> None:
     assert ward.source.fetched == []
 
 
-def test_a_series_that_grew_is_fetched_again(ward: Ward) -> None:
+def test_a_series_that_grew_is_fetched_again(either_ward: Ward) -> None:
+    ward = either_ward
     ward.offer(2)
     ward.source.deliver = lambda _: ward.house.receive(0, 1)
     ward.step()
@@ -183,7 +191,9 @@ def test_filters_and_the_most_studies_of_a_look(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [Unavailable("it is away"), Refused("0xA801: the archive does not know us")])
-def test_a_failure_is_tried_again_ever_more_slowly_and_then_given_up(ward: Ward, error: Exception) -> None:
+def test_a_failure_is_tried_again_ever_more_slowly_and_then_given_up(either_ward: Ward, error: Exception) -> None:
+    ward = either_ward
+
     def fail(_: FoundSeries) -> None:
         raise error
 
