@@ -40,7 +40,7 @@ class Clinic:
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.now = NOW
         self.settings = Settings(archive={"path": folder / "archive", "reserve_gb": 0}, **settings)
-        self.database = open_database(f"sqlite:///{folder}/node.db")
+        self.database = open_database(self.settings.database_url)
         self.archive = Archive(folder / "archive", 0)
         self._receiver = Receiver(self.database, self.archive, lambda: self.now)
 
