@@ -152,7 +152,7 @@ results = Table(
     Column("path", Text, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("removed_at", UTCTime),
-    Column("basis", String(64), nullable=False, default="", server_default=""),  # of a report: what tells editions apart
+    Column("basis", String(64), nullable=False, default="", server_default=""),  # tells the editions of a report apart
 )
 
 measurements = Table(

@@ -84,8 +84,8 @@ class Prior:
 
 @dataclass(frozen=True)
 class Priors:
-    """The earlier volumes, oldest first. bands: what the verdicts go by, with its source. acquired_at: of this series, empty
-    where it is not known.
+    """The earlier volumes, oldest first. bands: what the verdicts go by, with its source. acquired_at: of this series,
+    empty where it is not known.
 
     within_percent: up to which change since the first one is within measurement error; None without any.
     edition: how many reports of this revision of the series there are with this one, since a rerun may know other

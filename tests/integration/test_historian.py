@@ -75,9 +75,9 @@ def encode(dataset: Dataset) -> bytes:
 class Ledger:
     """A new node's database, to which a series of a patient came."""
 
-    def __init__(self, folder: Path, patient: Patient = US) -> None:
+    def __init__(self, url: str, patient: Patient = US) -> None:
         self.now = NOW
-        self.database: Database = open_database(f"sqlite:///{folder}/node.db")
+        self.database: Database = open_database(url)
         head = ("9.9", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1", "9.1", "9.0", patient, "CT")
         tail = ("AXIAL", "1\\0\\0\\0\\1\\0", "20260301", "received/9.dcm", 10, "b" * 64, "SENDER", NOW)
         with self.database.begin() as connection:
@@ -93,12 +93,13 @@ class Ledger:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    made = Ledger(tmp_path)
+    made = Ledger(f"sqlite:///{tmp_path}/node.db")
     yield made
     made.database.close()
 
 
-def test_a_new_node_shows_what_was_reported_before(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_new_node_shows_what_was_reported_before(either_url: str, tmp_path: Path) -> None:
+    ledger = Ledger(either_url)
     sr = report(tmp_path / "a")
     shelf = Shelf(sr)
     assert (ledger.look(shelf), ledger.look(shelf)) == (True, False)
@@ -107,6 +108,7 @@ def test_a_new_node_shows_what_was_reported_before(ledger: Ledger, tmp_path: Pat
     assert (point.source, point.job_id, point.standing) == ("vna", None, Standing.COUNTS)
     assert point.volume_ml == pytest.approx(float(sr.SeriesDescription.split()[1]), abs=0.05)
     assert (point.acquired_at, point.model_sha256) == ("20200102101112", CARD.sha256)
+    ledger.database.close()
 
 
 def test_case_22_reports_of_others_and_odd_ones_are_left(ledger: Ledger, tmp_path: Path) -> None:
@@ -149,13 +151,13 @@ def test_an_archive_that_is_away_is_asked_again_later(ledger: Ledger, tmp_path: 
 
 
 def test_case_04_a_patient_id_of_wildcards_asks_for_nobody(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, Patient("P*", ""))
+    ledger = Ledger(f"sqlite:///{tmp_path}/node.db", Patient("P*", ""))
     shelf = Shelf(report(tmp_path / "a"))
     assert (ledger.look(shelf), ledger.look(shelf), shelf.asked) == (True, False, [])
     ledger.database.close()
 
 
 def test_case_22_without_a_patient_id_nobody_is_asked_for(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, Patient("", ""))
+    ledger = Ledger(f"sqlite:///{tmp_path}/node.db", Patient("", ""))
     assert not ledger.look(Shelf())
     ledger.database.close()

@@ -38,9 +38,9 @@ HOUR_S = 3600.0
 class Happenings:
     """A node's database in which things happen, and heralds that tell of them by a clock to turn."""
 
-    def __init__(self, folder: Path, *notifications: dict[str, Any], **sections: Any) -> None:
+    def __init__(self, folder: Path, *notifications: dict[str, Any], url: str = "", **sections: Any) -> None:
         self.now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-        self.database: Database = open_database(f"sqlite:///{folder}/node.db")
+        self.database: Database = open_database(url or f"sqlite:///{folder}/node.db")
         everyone = [{"events": list(Topic), **one} for one in notifications]
         self.settings = Settings(notifications=everyone, **sections)
         with self.database.begin() as connection:
@@ -112,9 +112,10 @@ def letter(**more: Any) -> dict[str, Any]:
     return {"name": "letter", "kind": "email", "recipients": ["pacs@example.org"], **more}
 
 
-def test_every_cause_is_told_once_to_those_who_want_it(tmp_path: Path) -> None:
+def test_every_cause_is_told_once_to_those_who_want_it(tmp_path: Path, either_url: str) -> None:
     with web_server() as server:
-        node = Happenings(tmp_path, hook(server.port), hook(server.port, name="other", events=["job-failed"]))
+        only_failures = hook(server.port, name="other", events=["job-failed"])
+        node = Happenings(tmp_path, hook(server.port), only_failures, url=either_url)
         node.refuse(uid="1.2.1")
         node.alarm("4 GB left")
         node.alarm("3 GB left")
