@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import quote
 
@@ -53,19 +54,19 @@ def _wait_turn(here: Site, *keys: str) -> None:
         raise HTTPException(429, "too many failed sign-ins; try again later", {"Retry-After": str(int(wait_s) + 1)})
 
 
+@dataclass(frozen=True)
 class Needs:
-    """A dependency: who asks, where the role is enough."""
+    """A dependency: who asks, where the role is enough. Asked for the same role twice, a request is looked at once."""
 
-    def __init__(self, role: Role) -> None:
-        self._role = role
+    role: Role
 
     def __call__(self, request: Request, here: Here) -> Visitor:
         """Who asks. Raises SignInNeeded, or HTTPException 403."""
         visitor = identify(request, here)
         if visitor is None:
             raise SignInNeeded
-        if not visitor.role.may(self._role):
-            raise HTTPException(403, f"{visitor.name} is no {self._role}")
+        if not visitor.role.may(self.role):
+            raise HTTPException(403, f"{visitor.name} is no {self.role}")
         request.state.visitor = visitor
         return visitor
 
