@@ -31,17 +31,19 @@ class ViewerServer:
         config = folder / "nginx.conf"
         text = (DEPLOYED / "nginx.conf").read_text(encoding="utf-8")
         for deployed, here in (
+            ("/tmp/", f"{folder}/"),  # first: the other places may lie below /tmp
             ("listen 8080;", f"listen 127.0.0.1:{port};"),
             ("http://orthanc:8042;", f"{archive_url};"),
             ("/srv/viewer;", f"{BUILT};"),
             ("/etc/viewer/", f"{DEPLOYED}/"),
-            ("/tmp/", f"{folder}/"),
         ):
             assert deployed in text
             text = text.replace(deployed, here)
         config.write_text(text, encoding="utf-8")
         command = [find_program("nginx", "nginx-light"), "-p", str(folder), "-e", str(folder / "error.log"), "-c"]
-        self._process = subprocess.Popen([*command, str(config)])
+        # As root its workers would be nobody, who may not look into a checkout of root's.
+        own = ["-g", "user root;"] if os.geteuid() == 0 else []
+        self._process = subprocess.Popen([*command, str(config), *own])
         wait_for("the viewer's server answers", self._answers, 20)
 
     def status(self, method: str, path: str) -> int:
