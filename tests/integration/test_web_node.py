@@ -18,6 +18,7 @@ import pytest
 
 from dicomnode import node
 from dicomnode.dimse import web_context
+from dicomnode.discretion import DiscreetFormatter
 from dicomnode.node import Actor, utc_now
 from dicomnode.sections import WebSettings
 from dicomnode.settings import load
@@ -104,6 +105,31 @@ def _answers(port: int, trust: ssl.SSLContext) -> bool:
         if isinstance(error.reason, ConnectionRefusedError):  # not yet
             return False
         raise
+
+
+def test_case_34_an_error_in_a_page_is_logged_without_its_text_and_path(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, stop, port = Clinic(tmp_path).app(), Event(), take_port()
+
+    def fail() -> None:
+        raise RuntimeError("Doe^Jane")
+
+    app.add_api_route("/P-4711", fail)
+    thread = Thread(target=serve, args=(app, WebSettings(port=port), None, stop))
+    thread.start()
+    try:
+        wait_for("it answers", lambda: fetch(port))
+        assert fetch(port, "/P-4711") is None
+    finally:
+        stop.set()
+        thread.join(20)
+    for record in caplog.records:
+        record.exc_text = None  # which pytest's own formatter leaves there
+    logged = "\n".join(DiscreetFormatter().format(record) for record in caplog.records)
+    assert "RuntimeError in" in logged
+    assert "Jane" not in logged
+    assert "4711" not in logged
 
 
 def test_the_web_and_its_command_load_no_pytorch() -> None:
