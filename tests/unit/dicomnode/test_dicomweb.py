@@ -121,6 +121,7 @@ def test_a_series_is_kept_part_by_part_as_it_is_stored_there() -> None:
     assert kept == [b"one\r\n--", b"", b"\r\n--"]
     assert asked[0].url.path == "/dicom-web/studies/1.2/series/1.2.3"
     assert asked[0].headers["accept"] == 'multipart/related; type="application/dicom"; transfer-syntax=*'
+    assert asked[0].headers["accept-encoding"] == "identity"
 
 
 def test_case_12_a_part_that_is_too_long_is_not_kept() -> None:

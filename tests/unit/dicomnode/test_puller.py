@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from dicomnode import tables
+from dicomnode.database import Connection, Database
 from dicomnode.errors import Refused, Unavailable
 from dicomnode.lifecycle import Backoff
 from dicomnode.puller import Orders, Puller, Rule
@@ -250,6 +253,60 @@ def test_a_crash_in_the_middle_is_an_attempt_and_nothing_is_lost(ward: Ward) -> 
     assert not ward.step()  # a series that kills is not tried again at once
     assert ward.step(minutes=1)
     assert ward.rows() == [("fetched", 2)]
+
+
+class Death(BaseException):
+    """Nothing catches it, as nothing catches a kill."""
+
+
+@contextmanager
+def dying(database: Database, at: int) -> Iterator[list[str]]:
+    """Death before or after the transaction of this number; the names of the moments that were lived through."""
+    moments: list[str] = []
+    begin = database.begin
+
+    def live(moment: str) -> None:
+        if len(moments) == at:
+            raise Death
+        moments.append(moment)
+
+    @contextmanager
+    def begin_or_die() -> Iterator[Connection]:
+        live("before")
+        with begin() as connection:
+            yield connection
+            live("within")
+        live("after")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "begin", begin_or_die)
+        yield moments
+
+
+def test_a_death_at_any_moment_costs_an_attempt_at_most(ward: Ward) -> None:
+    ward.offer()
+    died = 0
+    for number in range(100):
+        with ward.house.database.begin() as connection:
+            for table in (tables.pulls, tables.instances, tables.series):
+                connection.execute(table.delete())
+        for file in (ward.house.folder / "archive" / "received").rglob("*.dcm"):
+            file.unlink()
+        ward.restart()
+        with dying(ward.house.database, number) as moments, suppress(Death):
+            ward.step()
+        if len(moments) < number:
+            break
+        died += 1
+        ward.restart()
+        ward.house.receiver.repair()
+        for _ in range(3):
+            ward.step(hours=1)
+        ((state, attempts),) = ward.rows()
+        assert (state, attempts <= 2) == ("fetched", True)
+        with ward.house.database.read() as connection:
+            assert pulls.count_here(connection, ward.house.uid) == ward.house.files("received") == 3
+    assert died >= 15  # noting it, beginning, three instances, settling: before, within and after each
 
 
 def test_two_rules_that_find_the_same_series_fetch_it_once(tmp_path: Path) -> None:
