@@ -155,8 +155,9 @@ def _report(
         group = _measurement_group(series, measurement, card, seg)
         report.ContentSequence.append(_container(codes.DCM.ImagingMeasurements, group))
     if priors.volumes:
-        report.ContentSequence.append(_container(codes.DCM.PreviousFindings, [_earlier(one) for one in priors.shown]))
-    said = [*_evaluations(series, measurement, card, revision), *_history(priors)]
+        earlier = [*_in_words(priors.sentences), *(_earlier(one) for one in priors.shown)]
+        report.ContentSequence.append(_container(codes.DCM.PreviousFindings, earlier))
+    said = _evaluations(series, measurement, card, revision, priors)
     report.ContentSequence.append(_container(_QUALITATIVE, said))
     return report
 
@@ -246,15 +247,15 @@ def _changed(change: Change) -> list[ContentItem]:
     return [*changes, CodeContentItem(_COMPARISON, _VERDICTS[change.verdict], relationship_type=_PROPERTY)]
 
 
-def _history(priors: Priors) -> list[ContentItem]:
-    """The same in words, for viewers that show text alone."""
-    texts = [provenance.plain(sentence, 1024) for sentence in priors.sentences]
-    if priors.edition > 1:
-        texts.append("This report takes the place of the one before, since the model or the earlier volumes changed.")
+def _in_words(sentences: Sequence[str]) -> list[ContentItem]:
+    """For viewers that show of a number only the number, and of what hangs below it nothing."""
+    texts = [provenance.plain(sentence, 1024) for sentence in sentences]
     return [TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=_CONTAINS) for text in texts]
 
 
-def _evaluations(series: Series, measurement: Measurement, card: Card, revision: Revision) -> list[ContentItem]:
+def _evaluations(
+    series: Series, measurement: Measurement, card: Card, revision: Revision, priors: Priors
+) -> list[ContentItem]:
     """What is said of the whole series in words, so that a viewer that shows no measurement groups shows it too."""
     finding = f"Pancreas {provenance.volume_words(measurement)}, measured automatically, not verified."
     comments = [finding, *(flag.meaning.replace("structure", "pancreas") for flag in measurement.flags)]
@@ -264,10 +265,14 @@ def _evaluations(series: Series, measurement: Measurement, card: Card, revision:
         comments.append(words)
     if revision.number > 1:
         comments.append(f"Revision {revision.number}, as more images of the series came: earlier ones are superseded.")
+    if priors.edition > 1:
+        comments.append(
+            "This report takes the place of the one before, since the model or the earlier volumes changed."
+        )
     assumed = (*series.assumptions, *revision.assumptions)
-    comments += [provenance.plain(f"Assumed: {one.text}", 1024) for one in assumed]
-    comments.append(provenance.plain(f"{card.name} {card.version}: {card.statement}", 1024))
-    texts = [TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=_CONTAINS) for text in comments]
+    comments += [f"Assumed: {one.text}" for one in assumed]
+    comments.append(f"{card.name} {card.version}: {card.statement}")
+    texts = _in_words(comments)
     if Flag.NOTHING_FOUND not in measurement.flags:
         return texts
     return [CodeContentItem(name=provenance.PANCREAS, value=_NOT_DETECTED, relationship_type=_CONTAINS), *texts]

@@ -69,8 +69,9 @@ def clinic(tmp_path: Path) -> Iterator[Clinic]:
 
 
 def told(sr: Dataset) -> str:
-    evaluations = sr.ContentSequence[-1]
-    return "\n".join(item.TextValue for item in evaluations.ContentSequence if item.ValueType == "TEXT")
+    """All that the report says in words."""
+    parts = (one for part in sr.ContentSequence for one in part.get("ContentSequence", []))
+    return "\n".join(item.TextValue for item in parts if item.ValueType == "TEXT")
 
 
 def predecessors(sr: Dataset) -> list[str]:

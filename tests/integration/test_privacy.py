@@ -68,13 +68,16 @@ def spoil(path: Path) -> None:
     instance.save_as(path)
 
 
+WHOSE = ("patient_id", "issuer_of_patient_id", "patient_name", "patient_sex", "patient_birth_date")
+
+
 def in_database(bench: Bench) -> str:
     """Every text that is no identifier column of the series."""
     metadata, found = MetaData(), []
     with bench.database.read() as connection:
         metadata.reflect(connection)
         for table in metadata.sorted_tables:
-            columns = [c for c in table.columns if c.name not in ("patient_id", "issuer_of_patient_id")]
+            columns = [c for c in table.columns if c.name not in WHOSE]
             found += [str(tuple(row)) for row in connection.execute(table.select().with_only_columns(*columns))]
     return "\n".join(found)
 
