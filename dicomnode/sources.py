@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -13,8 +12,8 @@ from dicomnode.audit.messages import Entity
 from dicomnode.auditor import Auditor
 from dicomnode.dimse import SentQuery
 from dicomnode.endpoints import SourceSettings
-from dicomnode.pulling import FoundSeries, FoundStudy, Keep, Query, judge
-from dicomnode.receiver import Receiver, Witness
+from dicomnode.pulling import FoundSeries, FoundStudy, Query, judge
+from dicomnode.receiver import Receiver
 from dicomnode.settings import Settings, read_secret
 from pipeline.decoders import DECODABLE_TRANSFER_SYNTAXES
 
@@ -36,12 +35,6 @@ class Intake:
     receiver: Receiver
     auditor: Auditor
     most_bytes: float
-
-    @contextmanager
-    def taking(self, archive: Entity) -> Iterator[Witness]:
-        """While something is fetched from an archive."""
-        with self.auditor.receiving(archive) as witness:
-            yield witness
 
 
 def open_source(
@@ -81,12 +74,13 @@ class GettingSource(MovingSource):
 
     def fetch(self, series: FoundSeries) -> str:
         """See `Source`."""
-        sender, receiver = self.line.peer.ae_title, self.intake.receiver
-        with self.intake.taking(self.archive) as witness:
-            keep: Keep = lambda blob: receiver.take(lambda: blob, sender, witness)[0]  # noqa: E731
-            return judge(
-                dimse.get(self.line, series, dimse.Intake(keep, DECODABLE_TRANSFER_SYNTAXES, self.intake.most_bytes))
-            )
+        with self.intake.auditor.receiving(self.archive) as witness:
+
+            def keep(blob: bytes) -> int:
+                return self.intake.receiver.take(lambda: blob, self.line.peer.ae_title, witness)[0]
+
+            intake = dimse.Intake(keep, DECODABLE_TRANSFER_SYNTAXES, self.intake.most_bytes)
+            return judge(dimse.get(self.line, series, intake))
 
 
 @dataclass(frozen=True)
@@ -104,9 +98,11 @@ class WebSource:
 
     def fetch(self, series: FoundSeries) -> str:
         """See `Source`."""
-        receiver = self.intake.receiver
-        with self.intake.taking(self.archive) as witness:
-            keep: Keep = lambda blob: receiver.take_file(blob, self.name, witness).status  # noqa: E731
+        with self.intake.auditor.receiving(self.archive) as witness:
+
+            def keep(blob: bytes) -> int:
+                return self.intake.receiver.take_file(blob, self.name, witness).status
+
             return judge(dicomweb.fetch(self.line, series, keep, self.intake.most_bytes))
 
     def _witness(self, asked: str) -> None:

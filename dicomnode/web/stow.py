@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Annotated, Any
 
@@ -49,19 +48,18 @@ Sender = Annotated[Visitor, Depends(Needs(Role.SENDER))]
 """Who asks, allowed to store."""
 
 
-@dataclass
 class Desk:
-    """What all requests that store share. storing: bytes that are being stored; the readers hold more."""
+    """What all requests that store share: who stores, and what they hold in memory, in the limits of the listener.
 
-    site: Site
-    readers: list[PartReader] = field(default_factory=list)
-    storing: int = 0
+    storing: bytes that are being stored; the readers hold more.
+    """
 
-    def __post_init__(self) -> None:
-        listener = self.site.settings.listener
-        self.limits = listener
-        status = conflict_status(listener)
-        self.receiver = Receiver(self.site.database, self.site.archive, self.site.clock, conflict_status=status)
+    def __init__(self, site: Site) -> None:
+        self.limits = site.settings.listener
+        status = conflict_status(self.limits)
+        self.receiver = Receiver(site.database, site.archive, site.clock, conflict_status=status)
+        self.readers: list[PartReader] = []
+        self.storing = 0
 
     @contextmanager
     def reading(self, content_type: str) -> Iterator[PartReader]:
