@@ -95,7 +95,7 @@ RULE = "[[rules]]\nname = 'pv thin'\naction = 'analyse'\n"
         ("[worker]\nflips = 'A'\n", "worker.flips: .*'A': each of L, P and S"),
         ("[worker]\nmodel = []\n", "worker.model.*at least 1 item"),
         (TWINS, "two have the name 'pacs'"),
-        ("[[destinations]]\nname = 'pacs'\n", "destinations.0.ae_title: "),
+        ("[[destinations]]\nname = 'pacs'\n", "destinations.0: .*give url, or ae_title, host and port"),
         (RULE + "descripton = 'abd'\n", r"rules.0.descripton \(rule 'pv thin'\): unknown key"),
         (RULE + "kernel = 'b(3'\n", r"rules.0.kernel \(rule 'pv thin'\): .*'b\(3' is not a regular expression"),
         (RULE + "slices = {min = 9, max = 8}\n", r"rules.0.slices \(rule 'pv thin'\): .*min 9 is above max 8"),
