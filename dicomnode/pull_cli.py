@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import TypeAdapter, ValidationError
@@ -23,11 +23,12 @@ from dicomnode.database import Database, open_database
 from dicomnode.errors import Misconfigured, Refused, Unavailable
 from dicomnode.node import utc_now
 from dicomnode.pulling import Filters, FoundSeries, FoundStudy, PullState, Query, is_whole_here
-from dicomnode.receiver import Receiver, conflict_status
 from dicomnode.sections import Pattern
 from dicomnode.settings import Settings, load
-from dicomnode.sources import Source, open_source
 from dicomnode.store import pulls
+
+if TYPE_CHECKING:
+    from dicomnode.sources import Source
 
 pull_commands = typer.Typer()
 
@@ -133,6 +134,10 @@ def _pattern(text: str | None) -> str | None:
 @contextmanager
 def _opened(settings: Settings, name: str) -> Iterator[tuple[Source, Database]]:
     """The source of this name, and the database that what it sends is indexed in."""
+    # Imported here: the decoders, by which it knows what it takes, cost time that the other commands need not wait for.
+    from dicomnode.receiver import Receiver, conflict_status
+    from dicomnode.sources import open_source
+
     described = next((one for one in settings.sources if one.name == name), None)
     if described is None:
         known = ", ".join(one.name for one in settings.sources) or "none"
