@@ -120,7 +120,7 @@ def test_an_empty_node_has_no_jobs(run, config: Path) -> None:
     assert json.loads(run("jobs", "--json", "--config", config).out) == []
     assert_one_line(run("jobs", 7, "--config", config), "there is no job 7")
     assert_one_line(run("requeue", 7, "--config", config), "there is no job 7")
-    assert_one_line(run("volumes", "P", "--config", config), "no volume was measured")
+    assert_one_line(run("volumes", "P", "--config", config), "nothing was measured for this patient")
 
 
 RULES = """
