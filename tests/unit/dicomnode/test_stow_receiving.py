@@ -14,6 +14,7 @@ from pydicom import Dataset
 from pydicom.uid import JPEGBaseline8Bit, MRImageStorage
 from starlette.testclient import TestClient
 
+from dicomnode import archive
 from dicomnode.archive import RECEIVED, Archive, Full, data_set_digest
 from dicomnode.courier import Courier, Route
 from dicomnode.dicomweb import Line
@@ -274,3 +275,20 @@ def test_repair_leaves_what_another_process_has_just_indexed(
         patch.setattr(receiving, "stored_paths", lambda _: set())  # as it was before the other process committed
         receiver.repair()
     assert len(ward.kept()) == ward.indexed() == 1
+
+
+def test_a_listener_that_starts_meanwhile_costs_a_retry_and_no_more(
+    ward: Ward, slices: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, receiver = archive._write, ward.app.state.desk.receiver
+
+    def write_and_be_swept(file: Path, content: bytes) -> None:
+        write(file, content)
+        receiver.repair()  # as the listener's process does when it starts
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archive, "_write", write_and_be_swept)
+        answer = ward.post(body(slices[0]))
+    assert (answer.status_code, list(reasons(answer).values())) == (503, [0xA700])
+    assert (ward.kept(), ward.indexed()) == (set(), 0)
+    assert ward.post(body(slices[0])).status_code == 200
