@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 
+_YEARS = range(1900, 2200)  # a date beyond is a mistake of somebody, and an axis that holds it shows nothing else
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Told apart by people with colour vision deficiency (Okabe and Ito 2008); markers differ too."""
@@ -38,6 +39,7 @@ def draw_volumes(axes: Axes, points: Sequence[ChartPoint], *, band_percent: floa
     lower bound carries an arrow up, what does not count is hollow.
     band_percent: shaded around the first point that counts: changes of its model that are within measurement error.
     """
+    points = [point for point in points if point.at.year in _YEARS]
     _draw_lines(axes, [point for point in points if point.counts])
     models = list(dict.fromkeys(point.model for point in points))
     for index, model in enumerate(models):

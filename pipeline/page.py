@@ -24,8 +24,12 @@ from pipeline.priors import Prior, Priors, Verdict, day
 from pipeline.volume import Segmentation, Volume
 
 _A4_INCHES = (8.27, 11.69)
-_FONTS: dict[Any, Any] = {"pdf.fonttype": 42, "font.family": "DejaVu Sans", "savefig.dpi": 150, "pdf.compression": 6}
-"""Embedded as TrueType, so that the text can be selected and searched."""
+_STYLE: dict[Any, Any] = {
+    "pdf.fonttype": 42,  # embedded as TrueType, so that the text can be selected and searched
+    "font.family": "DejaVu Sans",
+    "savefig.dpi": 150,
+    "text.parse_math": False,  # a dollar is a dollar
+}
 
 _ROWS = 7  # of the table
 _METHOD = (
@@ -50,7 +54,7 @@ class Content:
 
 def draw_page(content: Content) -> bytes:
     """The page as a PDF of A4; the same content gives the same bytes."""
-    with mpl.rc_context(_FONTS):
+    with mpl.rc_context(_STYLE):
         figure = Figure(figsize=_A4_INCHES, facecolor="white")
         canvas = FigureCanvasPdf(figure)
         bands = figure.subfigures(5, 1, height_ratios=(0.9, 4.3, 2.9, 2.0, 2.6), squeeze=False)
@@ -96,7 +100,13 @@ def _model(card: Card) -> str:
 def _draw_chart(axes: Axes, content: Content) -> None:
     known = content.priors.volumes
     points = [
-        ChartPoint(_moment(one.acquired_at), one.volume_ml, one.model, one.is_lower_bound, is_joined=one.is_joined)
+        ChartPoint(
+            _moment(one.acquired_at),
+            one.volume_ml,
+            provenance.plain(one.model),
+            one.is_lower_bound,
+            is_joined=one.is_joined,
+        )
         for one in known
     ]
     measurement = content.measurement
@@ -139,7 +149,7 @@ def _draw_table(axes: Axes, content: Content) -> None:
 def _row(prior: Prior) -> Sequence[str]:
     change = prior.change
     figures = "" if change is None else f"{change.ml:+.1f} mL ({change.percent:+.1f} %)"
-    meaning = "" if change is None else textwrap.shorten(change.meaning, 62, placeholder=" ...")
+    meaning = "" if change is None else textwrap.shorten(change.meaning, 52, placeholder=" ...")
     return [prior.date, prior.words, provenance.plain(prior.model, 24), figures, provenance.plain(meaning, 70)]
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import pydicom
 import pytest
 
-from dicomnode import dimse
 from dicomnode.archive import Archive
 from dicomnode.database import Database, open_database
 from dicomnode.deliveries import DeliveryEvent, Outcome
@@ -163,7 +162,7 @@ def test_case_25_a_courier_killed_at_any_step(
 ) -> None:
     template, findings = measured
     monkeypatch.setattr(Worker, "_analyse", lambda *_: findings)
-    monkeypatch.setattr(dimse, "send", send_into_folder)
+    monkeypatch.setattr("dicomnode.dimse.sending.send", send_into_folder)
     folder = shutil.copytree(template, tmp_path / "due")
     bench = resume(folder, 31)
     bench.worker.step()

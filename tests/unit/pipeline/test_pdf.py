@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -98,3 +99,13 @@ def test_validators_find_no_error_in_the_page(series: Series, tmp_path: Path) ->
     assert [line for line in told.splitlines() if line.startswith("Error")] == []
     fonts = subprocess.run(["grep", "-c", "-a", "FontFile2", path], capture_output=True, text=True).stdout
     assert int(fonts) >= 1
+
+
+@pytest.mark.parametrize("acquired_at", ["00010101", "99991231", "20240101"])
+def test_neither_an_absurd_date_nor_a_formula_keeps_the_page_from_being_made(
+    series: Series, acquired_at: str, tmp_path: Path
+) -> None:
+    known = remember()
+    odd = replace(known.volumes[1], acquired_at=acquired_at, model="$x_{1}^$")
+    told = words(draw_page(content(series, replace(known, volumes=(odd,), bands="100 $ of $\\frac"))), tmp_path)
+    assert "$x_{1}^$" in told
