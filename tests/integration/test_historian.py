@@ -13,10 +13,12 @@ from sqlalchemy import update
 
 from dicomnode.arrivals import Labels, Patient, StoredInstance
 from dicomnode.database import Database, open_database
-from dicomnode.errors import Unavailable
+from dicomnode.errors import Misconfigured, Unavailable
 from dicomnode.historian import Historian
 from dicomnode.history import Standing, VolumePoint
+from dicomnode.node import Actor, Node
 from dicomnode.pulling import FoundSeries, FoundStudy, Keep, Query
+from dicomnode.settings import Settings
 from dicomnode.store import history, receiving
 from dicomnode.tables import prior_reports
 from pipeline.priors import Priors, Report
@@ -161,3 +163,18 @@ def test_case_22_without_a_patient_id_nobody_is_asked_for(tmp_path: Path) -> Non
     ledger = Ledger(f"sqlite:///{tmp_path}/node.db", Patient("", ""))
     assert not ledger.look(Shelf())
     ledger.database.close()
+
+
+def test_the_node_looks_back_where_a_source_is_named(tmp_path: Path) -> None:
+    archive = {"path": tmp_path / "archive", "reserve_gb": 0}
+    sources = [{"name": "vna", "ae_title": "VNA", "host": "127.0.0.1", "port": 104}]
+    plans = []
+    for name in ("", "vna"):
+        node = Node(Settings(archive=archive, sources=sources, priors={"source": name}), None)
+        plans.append([actor for actor, _ in node._plan(frozenset({Actor.HISTORIAN})) if actor == "historian"])
+        node._database.close()
+    assert plans == [[], ["historian"]]
+    node = Node(Settings(archive=archive, priors={"source": "pacs"}), None)
+    with pytest.raises(Misconfigured, match="no source 'pacs'"):
+        node._plan(frozenset({Actor.HISTORIAN}))
+    node._database.close()

@@ -22,6 +22,7 @@ from dicomnode.errors import Misconfigured
 from dicomnode.herald import Herald, recipients, subscriptions
 from dicomnode.jobs import RetryPolicy
 from dicomnode.lifecycle import Backoff
+from dicomnode.node import Actor, Node
 from dicomnode.notices import Persistence
 from dicomnode.notification_settings import NotificationSettings
 from dicomnode.settings import Settings
@@ -340,3 +341,14 @@ def test_notify_tries_every_way_and_lists_what_was_told(tmp_path: Path) -> None:
     node.alarm("full")
     listed = CliRunner().invoke(app, ["notify", "--json", "--config", str(config)])
     assert [(one["topic"], one["state"]) for one in json.loads(listed.stdout)] == [("alarm-raised", "pending")]
+
+
+def test_the_node_runs_a_herald_for_each_notification_and_knows_what_it_wants(tmp_path: Path) -> None:
+    archive = {"path": tmp_path / "archive", "reserve_gb": 0}
+    node = Node(Settings(archive=archive, notifications=[{**hook(9), "events": ["alarm-raised"]}]), None)
+    names = [name for name, _ in node._plan(frozenset({Actor.HERALD}))]
+    with node._database.begin() as connection:
+        watch.raise_alarm(connection, AlarmKind.DISK, "archive", "full", datetime.now(UTC))
+        assert notices.is_any_due(connection, "hook", datetime.now(UTC))
+    node._database.close()
+    assert [name for name in names if "herald" in name] == ["herald-hook"]
