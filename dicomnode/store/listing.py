@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, func, or_, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, case, func, or_, select
 
 from dicomnode.history import LOWER_BOUND
 from dicomnode.jobs import JobEvent, JobState
@@ -27,7 +27,7 @@ from dicomnode.tables import (
 
 @dataclass(frozen=True)
 class ListedJob:
-    """A job as people look at it. progress: of the running attempt, 0 to 1. volume_ml: None where none was measured.
+    """A job as people look at it. progress: while it is running, 0 to 1. volume_ml: None where none was measured.
 
     flags: names of the quality checks that spoke. is_invalid: a person marked the result so.
     """
@@ -105,7 +105,9 @@ def listed_job(connection: Connection, job_id: int) -> ListedJob:
 def _jobs() -> Select[Any]:
     m, mark = measurements.c, invalidations.c
     is_invalid = mark.id.is_not(None).label("is_invalid")
-    known = {**series.c, **jobs.c, "volume_ml": m.volume_ml, "flags": m.flags, "is_invalid": is_invalid}
+    progress = case((jobs.c.state == JobState.RUNNING, jobs.c.progress)).label("progress")
+    found = {"volume_ml": m.volume_ml, "flags": m.flags, "is_invalid": is_invalid, "progress": progress}
+    known: dict[str, ColumnElement[Any]] = {**series.c, **jobs.c, **found}
     return (
         select(*(known[name] for name in ListedJob.__dataclass_fields__))
         .select_from(jobs.join(series))

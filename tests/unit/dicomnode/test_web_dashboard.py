@@ -101,6 +101,7 @@ def test_the_overview_says_what_is_arriving_queued_and_running(clinic: Clinic) -
     assert 'value="42"' in client.get(f"/jobs/{job_id}").text
     with clinic.database.begin() as connection:
         queue.refuse(connection, held, "a slice is missing", clinic.now)
+    assert client.get(f"/api/v1/jobs/{job_id}").json()["job"]["progress"] is None
     text = read(client, "/")
     assert "a slice is missing" in text
     assert advice.on_job("refused") in text
