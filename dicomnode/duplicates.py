@@ -11,7 +11,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from dicomnode.headers import UNREADABLE
+from pipeline.errors import UNREADABLE
 
 PLAIN = frozenset((ImplicitVRLittleEndian, ExplicitVRLittleEndian))
 """Transfer syntaxes in which the value of an element is the same bytes."""

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import math
-import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.multival import MultiValue
 
 from dicomnode.arrivals import Labels, credible_count
 from dicomnode.routing import MULTI_FRAME_STORAGES, ImageFacts, SeriesFacts, image_type_values, is_axial, is_slice
+from pipeline.errors import UNREADABLE
 
-# What pydicom raises for bytes that are no legal DICOM, or no legal value of their VR.
-UNREADABLE = (
-    InvalidDicomError, BytesLengthException, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError,
-    ArithmeticError, NotImplementedError, RecursionError, AssertionError, struct.error, zlib.error,
-)  # fmt: skip
 _TRIES = 3
 _LONGEST_META, _GROUP_LENGTH = 1 << 16, b"\x02\0\0\0"
 _LONGEST = 200  # characters; VR PN has 64 for each of its three groups

@@ -13,9 +13,10 @@ from pydicom.uid import UID
 
 from dicomnode.dimse import STORED_SOP_CLASSES
 from dicomnode.files import sort_files
-from dicomnode.headers import UNREADABLE, image_facts, missing_identifier, read_series, text
+from dicomnode.headers import image_facts, missing_identifier, read_series, text
 from dicomnode.routing import ImageFacts, SeriesFacts, Verdict, describe_mm
 from dicomnode.selection import Selection, select
+from pipeline.errors import UNREADABLE
 
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "ImageType",

@@ -24,7 +24,6 @@ from dicomnode.errors import Unavailable
 from dicomnode.headers import (
     COUNT_TAGS,
     LABEL_TAGS,
-    UNREADABLE,
     announced_count,
     file_meta,
     image_facts,
@@ -36,6 +35,7 @@ from dicomnode.refusals import MOST_ROWS, Refusals
 from dicomnode.sections import ListenerSettings
 from dicomnode.store import receiving, watch
 from pipeline.decoders import DECODABLE_TRANSFER_SYNTAXES
+from pipeline.errors import UNREADABLE
 from pipeline.limits import check_file, header_part
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from pipeline.decoders import DECODERS
-from pipeline.errors import Undecodable
-from pipeline.planes import READING_ERRORS, Plane
+from pipeline.errors import UNREADABLE, Undecodable
+from pipeline.planes import Plane
 
 AIR_HU = -1024.0
 """Padding, and whatever a scanner writes below air, is raised to this."""
@@ -68,7 +68,7 @@ def _decode(planes: Sequence[Plane]) -> Iterator[NDArray[np.float64]]:
         arrays = iter_pixels(_source(first), indices=[plane.frame for plane in planes], decoding_plugin=plugin)
         for plane, stored in zip(planes, arrays, strict=True):
             yield _to_hounsfield(stored, plane)
-    except READING_ERRORS as error:
+    except UNREADABLE as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]  # the decoder's own words come last
         raise Undecodable(f"{first.path.name}: the pixel data cannot be decoded ({reason.strip()})") from error
 

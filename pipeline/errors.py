@@ -9,6 +9,28 @@ Refused                 the input will never be measured, however often it is tr
 Exhausted               memory ran out; the same input may pass later or in smaller steps
 """
 
+import struct
+import zlib
+
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
+UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BytesLengthException,
+    EOFError,
+    InvalidDicomError,
+    LookupError,
+    OSError,  # of sequences in memory too
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What pydicom, pynetdicom and decoders raise on damaged input; each was met with truncated or altered bytes."""
+
 
 class Refused(Exception):
     """The input is not measured, and trying again will not help; `str(error)` is the reason for a human.

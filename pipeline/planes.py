@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +13,13 @@ import pydicom
 from pydicom import Dataset
 from pydicom.datadict import dictionary_description, dictionary_has_tag, tag_for_keyword
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
-from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from pipeline.decoders import DECODABLE_TRANSFER_SYNTAXES
-from pipeline.errors import NotASlice, NotImageData, Undecodable, UnfitGeometry, UnfitSeries
+from pipeline.errors import UNREADABLE, NotASlice, NotImageData, Undecodable, UnfitGeometry, UnfitSeries
 from pipeline.image_types import NO_SLICES, find_no_slice
 from pipeline.limits import ClippedReader, Excessive, check_file
 
@@ -62,21 +60,6 @@ _FRAME_MARKS = {
 _LONGEST_SIDE = 4096
 _MOST_FRAMES = 1 << 16
 _LONGEST_NAME = 24
-
-# What pydicom and its decoders raise on damaged input; each was met with truncated or altered files.
-READING_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    BytesLengthException,
-    EOFError,
-    LookupError,
-    OSError,  # pydicom's, of sequences in memory too
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True)
@@ -129,7 +112,7 @@ def read_instance(path: Path) -> CTFile:
     """
     try:
         return _read_instance(path)
-    except READING_ERRORS as error:  # pydicom converts values when they are asked for, and fails as it meets damage
+    except UNREADABLE as error:  # pydicom converts values when they are asked for, and fails as it meets damage
         raise NotImageData(f"{path.name}: a damaged or truncated DICOM file") from error
 
 
@@ -194,7 +177,7 @@ def _drop_unreadable(instance: Dataset) -> Iterator[str]:
         try:
             if isinstance(element, RawDataElement):
                 convert_raw_data_element(element, ds=instance)
-        except READING_ERRORS:
+        except UNREADABLE:
             del instance[tag]
             yield _describe_tag(tag)
 

@@ -28,7 +28,8 @@ from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import SegmentationStorage
 
-from pipeline.planes import READING_ERRORS, SOP_CLASSES
+from pipeline.errors import UNREADABLE
+from pipeline.planes import SOP_CLASSES
 from pipeline.provenance import PRODUCT
 from pipeline.series import Series, open_series, read_volume
 from pipeline.volume import Volume
@@ -105,7 +106,7 @@ def _read_headers(folder: Path) -> Iterator[tuple[Path, Dataset]]:
             yield path, pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_KEYWORDS)
         except InvalidDicomError:
             continue
-        except READING_ERRORS as error:
+        except UNREADABLE as error:
             raise ValueError(f"{path}: a damaged or truncated DICOM file") from error
 
 
@@ -124,7 +125,7 @@ def _find_scans(folder: Path, options: Options) -> dict[str, _Scan]:
     for path in results:
         try:
             _attach(path, scans, of_instance, options)
-        except READING_ERRORS as error:
+        except UNREADABLE as error:
             raise ValueError(f"{path}: a damaged SEG, or none") from error
     return scans
 
@@ -211,7 +212,7 @@ def _read_segments(series: Series, structure: Structure) -> NDArray[np.bool_]:
         raise ValueError(f"{structure.path.name}: no segment {structure.name}")
     try:
         pixels = _pixels(result, series, structure.values)
-    except READING_ERRORS as error:  # highdicom says in words what its frames lack
+    except UNREADABLE as error:  # highdicom says in words what its frames lack
         raise ValueError(f"{structure.path.name}: its frames are not placed on the slices: {error}") from error
     mask = np.asarray(pixels > 0.5).any(axis=-1)
     if mask.shape != series.grid.shape or not _is_oriented(result, series):

@@ -7,7 +7,6 @@ has no hook for that, so its socket, its DIMSE provider and its state machine ar
 from __future__ import annotations
 
 import socket
-import struct
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty
 
-from pydicom.errors import BytesLengthException
 from pynetdicom import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.fsm import StateMachine
@@ -23,15 +21,11 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 
 from dicomnode.dimse.admission import INVALID_PARAMETER, DenialKind, abort
+from pipeline.errors import UNREADABLE
 
 LONGEST_PDU = 1 << 18
 """Bytes of the longest PDU that is read: 128 contexts of 25 transfer syntaxes, and more data than we announce."""
 
-# What pynetdicom and pydicom raise for bytes that are no legal PDU or command set.
-UNDECODABLE = (
-    BytesLengthException, ValueError, TypeError, LookupError, AttributeError, NotImplementedError, AssertionError,
-    EOFError, RecursionError, OSError, struct.error,
-)  # fmt: skip
 _MOST_UNANSWERED = 8  # requests; without negotiation of asynchronous operations 1 is allowed (PS3.7 D.3.3.3)
 _PIECE = 1 << 16
 _OF_THE_USER = frozenset(("Evt7", "Evt8", "Evt9", "Evt11", "Evt14", "Evt15"))  # answers, data, release, abort
@@ -140,7 +134,7 @@ class CarefulProvider(DIMSEServiceProvider):
         """Take the fragments of a P-DATA-TF."""
         try:
             super().receive_primitive(primitive)
-        except UNDECODABLE:
+        except UNREADABLE:
             self.dul.event_queue.put("Evt19")  # invalid PDU, PS3.8 9.2.2; as pynetdicom does for an invalid message
 
 

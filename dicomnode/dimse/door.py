@@ -36,7 +36,6 @@ from dicomnode.dimse.admission import (
 )
 from dicomnode.dimse.bounds import (
     LONGEST_PDU,
-    UNDECODABLE,
     BoundedSocket,
     Bounds,
     CalmMachine,
@@ -45,6 +44,7 @@ from dicomnode.dimse.bounds import (
 )
 from dicomnode.dimse.security import explain
 from dicomnode.sections import ListenerSettings
+from pipeline.errors import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class Doorkeeper(RequestHandler):
             if not all(context.abstract_syntax for context in contexts):
                 raise ValueError("a presentation context without abstract syntax")
             titles = (decoded.called_ae_title.strip(), decoded.calling_ae_title.strip())
-        except UNDECODABLE:
+        except UNREADABLE:
             reason = "an association request cannot be decoded"
             raise Unwelcome(DenialKind.PROTOCOL, reason, abort(INVALID_PARAMETER)) from None
         return Request(*titles, self.remote.address, decoded.protocol_version)

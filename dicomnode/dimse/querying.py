@@ -13,11 +13,11 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from dicomnode.arrivals import MOST_INSTANCES, credible_count
 from dicomnode.dimse.associations import associate
-from dicomnode.dimse.bounds import UNDECODABLE
 from dicomnode.dimse.peers import Peer
 from dicomnode.dimse.sending import Line
 from dicomnode.errors import Refused, Unavailable
 from dicomnode.pulling import MOST_STUDIES, FoundSeries, FoundStudy, Query
+from pipeline.errors import UNREADABLE
 
 STUDY_ROOT_FIND = str(StudyRootQueryRetrieveInformationModelFind)
 """The SOP class of the queries."""
@@ -123,7 +123,7 @@ def _text(match: Dataset, keyword: str) -> str:
     """The value as text, several joined by backslashes; missing or damaged is empty."""
     try:
         value = match.get(keyword)
-    except UNDECODABLE:
+    except UNREADABLE:
         return ""
     parts = value if isinstance(value, MultiValue) else [value]
     return "\\".join("" if part is None else str(part) for part in parts).strip()

@@ -20,8 +20,8 @@ from pydicom import Dataset
 from pydicom.pixels.utils import iter_pixels
 
 from pipeline.decoding import read_hounsfield
-from pipeline.errors import NotImageData, UnfitGeometry
-from pipeline.planes import READING_ERRORS, Plane
+from pipeline.errors import UNREADABLE, NotImageData, UnfitGeometry
+from pipeline.planes import Plane
 from pipeline.series import Series, open_series
 
 _OPENED = 4  # series are kept opened, without their voxels
@@ -197,7 +197,7 @@ def _read_marks(path: Path, series: Series) -> Iterator[tuple[int, tuple[float, 
                 raise UnfitGeometry("the segmentation lies elsewhere than the image it refers to")
             area_mm2 = np.count_nonzero(frame) * plane.spacing_mm[0] * plane.spacing_mm[1]
             yield index, (float(area_mm2), outline(frame.astype(bool)))
-    except READING_ERRORS as error:
+    except UNREADABLE as error:
         raise NotImageData(f"{path.name}: a damaged segmentation") from error
 
 

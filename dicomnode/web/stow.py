@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from dicomnode.arrivals import MOST_INSTANCES
 from dicomnode.audit.messages import Entity
 from dicomnode.dicomweb import Malformed, Part, PartReader
-from dicomnode.headers import UNREADABLE, text
+from dicomnode.headers import text
 from dicomnode.receiver import (
     CANNOT_UNDERSTAND,
     DATA_SET_MISMATCH,
@@ -37,6 +37,7 @@ from dicomnode.web.accounts import Role
 from dicomnode.web.sessions import Visitor
 from dicomnode.web.signin import Needs
 from dicomnode.web.site import Here, Site
+from pipeline.errors import UNREADABLE
 from pipeline.limits import check_file, header_part
 
 _ENDLESS = 1 << 62  # of a body: its parts are bounded, one by one
