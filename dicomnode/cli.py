@@ -30,7 +30,6 @@ from dicomnode.models_cli import models
 from dicomnode.node import EXIT_MISCONFIGURED, Actor, Node, utc_now
 from dicomnode.notices_cli import notify
 from dicomnode.pull_cli import pull_commands
-from dicomnode.refusals_cli import list_refusals
 from dicomnode.sections import TLSSettings
 from dicomnode.selection import Selection
 from dicomnode.settings import load
@@ -50,7 +49,6 @@ app.add_typer(rules, name="rules")
 app.add_typer(models, name="models")
 app.add_typer(deliveries)
 app.add_typer(pull_commands)
-app.command(name="refusals")(list_refusals)
 app.command()(notify)
 app.command()(web_user)
 app.add_typer(upkeep)

@@ -23,7 +23,6 @@ from dicomnode.store.outbox import ListedDelivery
 
 deliveries = typer.Typer()
 
-_MOST = 1_000_000_000
 States = Annotated[list[DeliveryState] | None, typer.Option("--state", help="In this state; repeatable.")]
 Destination = Annotated[str | None, typer.Option(help="To this destination, by its name in the settings.")]
 
@@ -68,7 +67,7 @@ def retry(
         chosen: Sequence[int] = [] if delivery_id is None else [delivery_id]
         if every:
             states = state or STUCK
-            listed = outbox.list_deliveries(connection, _MOST, states=states, destination=destination)
+            listed = outbox.list_deliveries(connection, None, states=states, destination=destination)
             chosen = [one.id for one in listed if one.state != DeliveryState.SENDING]
         for one in chosen:
             outbox.requeue(connection, one, "by an operator", now)

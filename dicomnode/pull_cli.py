@@ -104,7 +104,7 @@ def list_pulls(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the series that the rules of [[pull]] found, and what became of each."""
+    """List the series that the pull rules of the settings found, and what became of each."""
     settings, _ = load(config)
     if retry:
         with writing(settings) as connection:

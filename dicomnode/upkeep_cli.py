@@ -1,4 +1,4 @@
-"""The commands of upkeep: doctor, backup, alarms."""
+"""The commands of upkeep: doctor, backup, alarms, refusals."""
 
 from __future__ import annotations
 
@@ -102,3 +102,24 @@ def alarms(
         cells = [short(alarm.raised_at), short(alarm.cleared_at), alarm.kind, alarm.subject, alarm.reason]
         table.add_row(*map(escape, cells))
     output.print(table if listed else "no alarm is on")
+
+
+@upkeep.command()
+def refusals(
+    limit: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 50,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what peers were refused, the newest first."""
+    settings, _ = load(config)
+    with reading(settings) as connection:
+        listed = watch.list_refusals(connection, limit)
+    if as_json:
+        output.print_json(json.dumps([asdict(refusal) for refusal in listed], default=str))
+        return
+    table = Table("at (UTC)", "kind", "caller", "address", "reason")
+    for refusal in listed:
+        # A title may look like markup of the console, which tables would follow.
+        cells = (refusal.kind, refusal.calling_ae, refusal.address, refusal.reason)
+        table.add_row(short(refusal.at), *(escape(cell) for cell in cells))
+    output.print(table)

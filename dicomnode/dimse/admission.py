@@ -79,9 +79,8 @@ class Admission:
 
     def judge(self, request: Request, open_addresses: Sequence[str], now_s: float) -> Rejection | None:
         """Why a request is rejected, or None. open_addresses: the peer of each association that is open."""
-        if (
-            request.protocol_version != 1
-        ):  # the bits above the lowest are not to be tested (PS3.8 9.3.2): pynetdicom does
+        # The bits above the lowest are not to be tested (PS3.8 9.3.2): pynetdicom does.
+        if request.protocol_version != 1:
             return _VERSION
         if self._settings.require_called_ae and request.called_ae != self._settings.ae_title:
             return _CALLED

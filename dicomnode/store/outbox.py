@@ -264,14 +264,14 @@ def delivery(connection: Connection, delivery_id: int) -> Delivery:
 
 def list_deliveries(
     connection: Connection,
-    limit: int,
+    limit: int | None,
     *,
     states: Collection[DeliveryState] = (),
     destination: str | None = None,
     job_id: int | None = None,
     before: int | None = None,
 ) -> list[ListedDelivery]:
-    """The newest deliveries, newest first; without states: in any. before: those with a smaller id."""
+    """The newest deliveries, newest first. limit: None: all. states: none: in any. before: those with a smaller id."""
     joined = {**results.c, **deliveries.c}
     columns = [joined[name] for name in ListedDelivery.__dataclass_fields__]
     statement = select(*columns).select_from(deliveries.join(results)).order_by(deliveries.c.id.desc()).limit(limit)
