@@ -19,7 +19,16 @@ FILES = sorted(
     if not {"versions", "bundles"} & set(path.relative_to(ROOT).parts)
 )
 NAMES_THAT_SAY_NOTHING = {"utils", "helpers", "common", "core", "base", "manager", "handler"}
-ACTORS = {"assembler.py", "worker.py", "courier.py", "receiver.py", "housekeeper.py", "puller.py", "herald.py", "historian.py"}
+ACTORS = {
+    "assembler.py",
+    "worker.py",
+    "courier.py",
+    "receiver.py",
+    "housekeeper.py",
+    "puller.py",
+    "herald.py",
+    "historian.py",
+}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
