@@ -34,12 +34,12 @@ from dicomnode.sections import HistorySettings
 from dicomnode.store import LeaseLost, outbox, queue, receiving
 from models.bundle import Model
 from models.card import Card
-from pipeline.analyse import Findings, Options, analyse
+from pipeline.analyse import Findings, Options, analyse, write_page
 from pipeline.errors import Exhausted
 from pipeline.measure import Measurement
 from pipeline.priors import NONE, Priors, Report
 from pipeline.provenance import Revision
-from pipeline.series import open_series
+from pipeline.series import Series, open_series
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class Worker:
             log.error("job %d failed: %s", held.id, scrub(error))
             self._end(held, JobEvent.POSTPONE, f"internal error: {type(error).__name__}")
 
-    def _analyse(self, held: Job) -> tuple[Findings, Conditions]:
+    def _analyse(self, held: Job) -> tuple[Findings, Conditions, Dataset | None]:
         self._witness(held)
         with self._database.read() as connection:
             images = receiving.images(connection, held.series_instance_uid, held.last_instance_id)
@@ -144,9 +144,17 @@ class Worker:
             progress=self._note_progress,
             revision=revision,
             recall=partial(self._recall, held, conditions),
-            page=place.page,
         )
-        return analyse(series, place.model, options), conditions
+        findings = analyse(series, place.model, options)
+        return findings, conditions, self._write_page(held, series, findings, options) if place.page else None
+
+    def _write_page(self, held: Job, series: Series, findings: Findings, options: Options) -> Dataset | None:
+        """The page of a job; None where it cannot be drawn, which keeps back no volume."""
+        try:
+            return write_page(series, findings, options)
+        except Exception as error:  # noqa: BLE001 - SEG and SR without a page are better than none
+            log.error("job %d: its page cannot be drawn: %s", held.id, scrub(error))
+            return None
 
     def _recall(self, held: Job, conditions: Conditions, measurement: Measurement) -> Priors:
         """What the history holds from before; nothing where it cannot be told, which stops no analysis."""
@@ -160,12 +168,12 @@ class Worker:
             log.error("job %d: its earlier volumes cannot be told: %s", held.id, scrub(error))
             return NONE
 
-    def _finish(self, held: Job, findings: Findings, conditions: Conditions) -> None:
+    def _finish(self, held: Job, findings: Findings, conditions: Conditions, page: Dataset | None) -> None:
         measured = _measured(findings.card, findings.measurement, conditions)
         with self._database.begin() as connection:  # of a job that was superseded meanwhile not even a file is left
             queue.check_lease(connection, held.id, self._holder)
         basis = recollection.basis(findings.priors, findings.card)
-        made = (one for one in (findings.seg, findings.sr, findings.page) if one is not None)
+        made = (one for one in (findings.seg, findings.sr, page) if one is not None)
         objects = [self._keep(dataset, held, basis) for dataset in made]
         assumed = [one.text for one in findings.assumptions]
         finished = outbox.Finished(measured, assumed, objects, self._workplace.destinations)

@@ -37,7 +37,7 @@ class Options:
     at: start of the analysis, with a time zone; the results' Content Date and Time. device, batch_size, progress: as in
     `InferenceOptions`. report_title: code value of the SR's document title, of CID 7021. revision: which measurement of
     the series this is, and what is known to be missing of it. recall: told what was measured, it says what is known of
-    the patient from before. page: whether it is also written as a page, for viewers without Structured Reports.
+    the patient from before.
     """
 
     at: datetime
@@ -47,7 +47,6 @@ class Options:
     progress: Callable[[float], None] | None = None
     revision: Revision = FIRST
     recall: Callable[[Measurement], Priors] = lambda _: NONE
-    page: bool = False
 
     def __post_init__(self) -> None:
         if self.at.tzinfo is None:
@@ -60,7 +59,7 @@ class Options:
 class Findings:
     """All that one analysis found. seg is None where the structure was not found; sr then gives the reason.
 
-    assumptions: what was taken for granted about the series, corrected or left out. page: None where none was wanted.
+    assumptions: what was taken for granted about the series, corrected or left out.
     """
 
     volume: Volume
@@ -71,7 +70,6 @@ class Findings:
     card: Card
     assumptions: tuple[Assumption, ...]
     priors: Priors
-    page: Dataset | None
 
 
 def analyse(series: Series, model: Model, options: Options) -> Findings:
@@ -91,12 +89,16 @@ def analyse(series: Series, model: Model, options: Options) -> Findings:
     priors = options.recall(measurement)
     sr = to_sr(series, measurement, card, at, seg=seg, title=options.report_title, revision=revision, priors=priors)
     assumptions = (*series.assumptions, *revision.assumptions)
-    page = None
-    if options.page:
-        assumed = tuple(f"Assumed: {one.text}" for one in assumptions)
-        content = Content(volume, segmentation, measurement, card, priors, assumed)
-        page = to_pdf(series, content, at, sources=[one for one in (seg, sr) if one is not None], revision=revision)
-    return Findings(volume, segmentation, measurement, seg, sr, card, assumptions, priors, page)
+    return Findings(volume, segmentation, measurement, seg, sr, card, assumptions, priors)
+
+
+def write_page(series: Series, findings: Findings, options: Options) -> Dataset:
+    """What was found in the series as an Encapsulated PDF of one page, for viewers that show no Structured Reports."""
+    assumed = tuple(f"Assumed: {one.text}" for one in findings.assumptions)
+    measured = (findings.volume, findings.segmentation, findings.measurement)
+    content = Content(*measured, findings.card, findings.priors, assumed)
+    sources = [one for one in (findings.seg, findings.sr) if one is not None]
+    return to_pdf(series, content, options.at, sources=sources, revision=options.revision)
 
 
 def segment(volume: Volume, model: Model, options: Options) -> tuple[Segmentation, Measurement]:

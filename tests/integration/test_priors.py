@@ -160,6 +160,16 @@ def test_a_page_is_a_third_result_where_it_is_wanted(clinic: Clinic, tmp_path: P
     assert page.EncapsulatedDocument.startswith(b"%PDF-")
 
 
+def test_a_page_that_cannot_be_drawn_keeps_back_nothing_else(
+    clinic: Clinic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clinic.bench.worker._workplace = replace(clinic.bench.worker._workplace, page=True)
+    monkeypatch.setattr("pipeline.analyse.to_pdf", None)
+    clinic.scan(tmp_path, AcquisitionDate="20240101")
+    clinic.report()
+    assert sorted(one.Modality for one in clinic.pacs.received) == ["SEG", "SR"]
+
+
 def test_a_series_without_a_date_has_a_page_and_no_priors(clinic: Clinic, tmp_path: Path) -> None:
     clinic.measured(US, "7.1", "20190101", 80.0)
     clinic.bench.worker._workplace = replace(clinic.bench.worker._workplace, page=True)
