@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 from dicomnode import backup
 from dicomnode.archive import Archive, digest
 from dicomnode.backup import FileMode, back_up
+from dicomnode.cli.upkeep import upkeep
 from dicomnode.database import Database, open_database
 from dicomnode.errors import Refused, Unavailable
 from dicomnode.receiver import Receiver
 from dicomnode.settings import Settings
 from dicomnode.store import inventory
-from dicomnode.upkeep_cli import upkeep
 from tests.house import House
 from tests.volumes import counting
 

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dicomnode.archive import Archive
+from dicomnode.cli.upkeep import upkeep
 from dicomnode.database import open_database
 from dicomnode.deliveries import DeliveryEvent, Outcome
 from dicomnode.dimse.security import expires_at
@@ -22,7 +23,6 @@ from dicomnode.doctor.surroundings import check_certificates, check_clock, check
 from dicomnode.doctor.traffic import check_alarms, check_destinations, check_work
 from dicomnode.settings import Settings
 from dicomnode.store import outbox, queue, watch
-from dicomnode.upkeep_cli import upkeep
 from tests.certificates import make_identity
 from tests.fakes import write_flat_bundle
 from tests.house import House

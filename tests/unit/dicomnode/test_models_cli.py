@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from dicomnode.cli.models import models
 from dicomnode.errors import Refused
-from dicomnode.models_cli import models
 from models.bundle import WEIGHTS
 from tests.fakes import write_flat_bundle
 from tests.nnunet_folders import write_folder

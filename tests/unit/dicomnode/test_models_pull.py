@@ -10,9 +10,9 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from dicomnode import models_cli
+from dicomnode.cli import models as models_cli
+from dicomnode.cli.models import models
 from dicomnode.errors import Refused, Unavailable
-from dicomnode.models_cli import models
 from dicomnode.settings import load
 from models.bundle import WEIGHTS, default_bundle
 from models.releases import Release

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
+from dicomnode.cli.upkeep import upkeep
 from dicomnode.store import watch
-from dicomnode.upkeep_cli import upkeep
 from tests.house import House
 
 

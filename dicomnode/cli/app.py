@@ -17,25 +17,25 @@ from rich.progress import Progress
 from rich.table import Table
 
 from dicomnode import dimse
-from dicomnode.console import AsJson, Config, errors, output, reading, short, tail, writing
+from dicomnode.cli.accounts import web_user
+from dicomnode.cli.console import AsJson, Config, errors, output, reading, short, tail, writing
+from dicomnode.cli.deliveries import deliveries
+from dicomnode.cli.models import models
+from dicomnode.cli.notices import notify
+from dicomnode.cli.patients import patients
+from dicomnode.cli.pulls import pull_commands
+from dicomnode.cli.upkeep import upkeep
 from dicomnode.deliveries import DeliveryEvent
-from dicomnode.deliveries_cli import deliveries
 from dicomnode.discretion import set_up_logging
 from dicomnode.errors import Misconfigured, Refused, Unavailable
 from dicomnode.files import find_dicom
-from dicomnode.history_cli import patients
 from dicomnode.inspection import inspect
 from dicomnode.lifecycle import IllegalMove
-from dicomnode.models_cli import models
 from dicomnode.node import EXIT_MISCONFIGURED, Actor, Node, utc_now
-from dicomnode.notices_cli import notify
-from dicomnode.pull_cli import pull_commands
 from dicomnode.sections import TLSSettings
 from dicomnode.selection import Selection
 from dicomnode.settings import load
 from dicomnode.store import Unknown, outbox, queue
-from dicomnode.upkeep_cli import upkeep
-from dicomnode.web_cli import web_user
 
 app = typer.Typer(
     name="dicomnode",

@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from dicomnode.console import Config, errors, output
+from dicomnode.cli.console import Config, errors, output
 from dicomnode.errors import Refused, Unavailable
 from dicomnode.settings import CONFIG_VARIABLE, load
 from dicomnode.settings_file import set_model

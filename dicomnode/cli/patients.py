@@ -17,7 +17,7 @@ from dicomnode import cohort as cohorts
 from dicomnode import history
 from dicomnode.arrivals import Patient
 from dicomnode.auditor import Auditor
-from dicomnode.console import AsJson, Config, errors, output, reading, short
+from dicomnode.cli.console import AsJson, Config, errors, output, reading, short
 from dicomnode.database import Connection, open_database
 from dicomnode.errors import Refused
 from dicomnode.history import Change, Entry, Standing, VolumePoint

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from dicomnode.archive import Archive
 from dicomnode.auditor import Auditor
-from dicomnode.console import AsJson, Config, errors, output, reading, short, tail, writing
+from dicomnode.cli.console import AsJson, Config, errors, output, reading, short, tail, writing
 from dicomnode.database import Database, open_database
 from dicomnode.errors import Misconfigured, Refused, Unavailable
 from dicomnode.node import utc_now

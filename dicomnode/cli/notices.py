@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dicomnode.console import AsJson, Config, errors, output, reading, short
+from dicomnode.cli.console import AsJson, Config, errors, output, reading, short
 from dicomnode.errors import Refused, Unavailable
 from dicomnode.herald import Recipient, recipients
 from dicomnode.node import utc_now

@@ -13,7 +13,7 @@ from pydicom.uid import UID
 from rich.markup import escape
 from rich.table import Table
 
-from dicomnode.console import AsJson, Config, output, reading, short, tail, writing
+from dicomnode.cli.console import AsJson, Config, output, reading, short, tail, writing
 from dicomnode.deliveries import STUCK, DeliveryState
 from dicomnode.errors import Refused
 from dicomnode.node import utc_now

@@ -17,7 +17,7 @@ from dicomnode import backup as backups
 from dicomnode.archive import Archive
 from dicomnode.auditor import Auditor
 from dicomnode.backup import FileMode
-from dicomnode.console import AsJson, Config, errors, output, reading, short
+from dicomnode.cli.console import AsJson, Config, errors, output, reading, short
 from dicomnode.database import open_database
 from dicomnode.doctor import Level, Visit, examine, examine_settings
 from dicomnode.node import utc_now

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dicomnode.console import errors, output
+from dicomnode.cli.console import errors, output
 from dicomnode.errors import Refused
 from dicomnode.web.accounts import Role, password_line, token_line
 
