@@ -162,6 +162,13 @@ def test_the_tree_in_the_architecture_names_only_what_exists() -> None:
             assert list(ROOT.rglob(found[2])), found[2]
 
 
+@pytest.mark.parametrize("package", ["dicomnode", "pipeline", "models"])
+def test_the_tree_in_the_architecture_names_every_module(package: str) -> None:
+    text = read("docs/architecture.md")
+    modules = [path.name for path in (ROOT / package).glob("*.py") if not path.name.startswith("__")]
+    assert [name for name in modules if f" {name} " not in text] == []
+
+
 def test_make_targets_are_in_the_readme() -> None:
     targets = re.search(r"^\.PHONY: (.*)$", read("Makefile"), re.MULTILINE)
     assert targets
