@@ -54,12 +54,10 @@ system:
 demo: .venv/.installed
 	@$(BIN)/python deploy/demo.py
 
-# Two processes of one thread each, for CI has two cores; what the second one says is shown when the first is over.
+# Two processes of one thread each, for CI has two cores; a file's tests stay together, for what they share.
 test: export OMP_NUM_THREADS = 1
 test: setup
-	$(BIN)/python -m pytest tests/unit tests/integration > .unit-tests.log 2>&1 & unit=$$!; rest=0; \
-	$(BIN)/python -m pytest --ignore=tests/unit --ignore=tests/integration || rest=$$?; \
-	wait $$unit || rest=$$?; cat .unit-tests.log; exit $$rest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 crash-test: .venv/.installed
 	$(BIN)/python -m tests.acceptance.crash --kills $(or $(KILLS),300) --seed $(or $(SEED),1)
