@@ -44,7 +44,7 @@ def on_delivery(state: str) -> str:
 
 
 _LOOKS = {
-    "done": "good", "confirmed": "good", "sent": "good",
+    "done": "good", "confirmed": "good", "sent": "good", "fetched": "good",
     "running": "busy", "sending": "busy",
     "failed": "bad", "parked": "bad",
     "refused": "warn",

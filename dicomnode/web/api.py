@@ -12,10 +12,12 @@ from dicomnode.arrivals import Patient
 from dicomnode.deliveries import DeliveryState
 from dicomnode.history import Entry, VolumePoint, timeline
 from dicomnode.jobs import JobState
-from dicomnode.store import history, inventory, listing, outbox, queue, viewing, watch
+from dicomnode.pulling import PullState
+from dicomnode.store import history, inventory, listing, outbox, pulls, queue, viewing, watch
 from dicomnode.store.history import KnownPatient
 from dicomnode.store.listing import ArrivingSeries, ListedJob, MadeResult
 from dicomnode.store.outbox import ListedDelivery
+from dicomnode.store.pulls import ListedPull
 from dicomnode.store.queue import TimelineEntry
 from dicomnode.store.viewing import Labels
 from dicomnode.store.watch import Alarm, Refusal
@@ -130,6 +132,18 @@ def get_deliveries(
     """Without patients."""
     with here.database.read() as connection:
         return outbox.list_deliveries(connection, limit, states=state or (), destination=destination, before=before)
+
+
+@router.get("/pulls", summary="What the rules that pull found, the last to move first", tags=["pulls"])
+def get_pulls(
+    here: Here,
+    _: Viewer,
+    state: Annotated[list[PullState] | None, Query(description="In one of these states.")] = None,
+    limit: Limit = 50,
+) -> list[ListedPull]:
+    """Without patients."""
+    with here.database.read() as connection:
+        return pulls.list_pulls(connection, limit, state or ())
 
 
 @router.get("/refusals", summary="What peers were refused, newest first", tags=["node"])

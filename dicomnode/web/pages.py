@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query, Request, Response
 
 from dicomnode.deliveries import STUCK, DeliveryState
 from dicomnode.jobs import JobState
-from dicomnode.store import history, inventory, listing, outbox, queue, viewing, watch
+from dicomnode.pulling import PullState
+from dicomnode.store import history, inventory, listing, outbox, pulls, queue, viewing, watch
 from dicomnode.web import health
 from dicomnode.web.signin import Viewer
 from dicomnode.web.site import Here, render
@@ -103,6 +104,14 @@ def list_deliveries(
     chosen = {"state": state or "", "destination": destination, "before": before}
     shown = {"deliveries": deliveries[:_PAGE], "has_more": len(deliveries) > _PAGE, "destinations": destinations}
     return render(request, "deliveries.html", viewer, **shown, chosen=chosen, states=list(DeliveryState))
+
+
+@router.get("/pulls")
+def list_pulls(request: Request, here: Here, viewer: Viewer, state: PullState | None = None) -> Response:
+    """What the rules that pull found in archives, as it last moved."""
+    with here.database.read() as connection:
+        found = pulls.list_pulls(connection, _PAGE, [state] if state else ())
+    return render(request, "pulls.html", viewer, pulls=found, chosen=state or "", states=list(PullState))
 
 
 @router.get("/refusals")

@@ -28,6 +28,7 @@ NAVIGATION = (
     ("/jobs", "Jobs"),
     ("/patients", "Patients"),
     ("/deliveries", "Deliveries"),
+    ("/pulls", "Pulls"),
     ("/refusals", "Refusals"),
 )
 """Path and name of each page that every page leads to."""

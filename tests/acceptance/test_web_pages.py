@@ -87,7 +87,7 @@ def look(seen: Locator | Page) -> NDArray[np.int_]:
 @pytest.mark.slow
 def test_every_page_can_be_read_by_everybody(page: Page, site: Site) -> None:
     paths = ["/", "/jobs", f"/jobs/{site.measured}", f"/jobs/{site.measured}/overlay", "/patients"]
-    for path in [*paths, f"/patients/{site.studied}", "/deliveries", "/refusals", "/api"]:
+    for path in [*paths, f"/patients/{site.studied}", "/deliveries", "/pulls", "/refusals", "/api"]:
         page.goto(path)
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]

@@ -16,7 +16,14 @@ from dicomnode.web import api
 from tests.clinic import Clinic
 
 PATIENT = {"PatientName": "Doe^Jane", "PatientID": "P-4711"}
-LISTS = ("/api/v1/jobs", "/api/v1/deliveries", "/api/v1/refusals", "/api/v1/alarms", "/api/v1/patients")
+LISTS = (
+    "/api/v1/jobs",
+    "/api/v1/deliveries",
+    "/api/v1/pulls",
+    "/api/v1/refusals",
+    "/api/v1/alarms",
+    "/api/v1/patients",
+)
 
 
 @pytest.fixture(scope="module")

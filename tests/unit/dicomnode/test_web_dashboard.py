@@ -12,7 +12,8 @@ from starlette.testclient import TestClient
 from dicomnode.arrivals import Patient
 from dicomnode.deliveries import DeliveryEvent, Outcome
 from dicomnode.jobs import JobEvent, JobState
-from dicomnode.store import outbox, presence, queue, watch
+from dicomnode.pulling import FoundSeries, PullEvent
+from dicomnode.store import outbox, presence, pulls, queue, watch
 from dicomnode.store.watch import AlarmKind, Refusal
 from dicomnode.web import advice
 from tests.audit_messages import kind, read_messages
@@ -20,7 +21,7 @@ from tests.clinic import Clinic
 from tests.house import House
 from tests.patients import add_five_studies
 
-PAGES = ("/", "/jobs", "/deliveries", "/refusals", "/api", "/patients")
+PAGES = ("/", "/jobs", "/deliveries", "/pulls", "/refusals", "/api", "/patients")
 PATIENT = {"PatientName": "Doe^Jane", "PatientID": "P-4711", "SeriesDescription": "Abdomen <b>portal</b>"}
 
 
@@ -72,7 +73,9 @@ def test_every_page_of_either_database(either_url: str, tmp_path: Path) -> None:
         for _ in range(2):
             presence.show(connection, ["worker", "web"], "here:1", clinic.now)
     client = visit(clinic)
-    lists = [f"/api/v1/{name}" for name in ("overview", "jobs", "deliveries", "refusals", "alarms", "patients")]
+    lists = [
+        f"/api/v1/{name}" for name in ("overview", "jobs", "deliveries", "pulls", "refusals", "alarms", "patients")
+    ]
     of_the_job = [f"/jobs/{job_id}", f"/patients/{job_id}", f"/api/v1/jobs/{job_id}"]
     for path in (*PAGES, "/jobs?state=done&text=ABDOMEN", "/metrics", *lists, *of_the_job):
         assert client.get(path).status_code == 200, path
@@ -105,6 +108,23 @@ def test_the_overview_says_what_is_arriving_queued_and_running(clinic: Clinic) -
     text = read(client, "/")
     assert "a slice is missing" in text
     assert advice.on_job("refused") in text
+
+
+def test_what_rules_found_in_archives_is_listed_with_what_became_of_it(clinic: Clinic) -> None:
+    client = visit(clinic)
+    assert "There are no rules that pull" in read(client, "/pulls")
+    with clinic.database.begin() as connection:
+        for number in (1, 2):
+            found = FoundSeries("1.1", f"1.2.840.{number}", "CT", "portal", "1", 300)
+            pulls.want(connection, "vna", "every night", found, clinic.now)
+        later = clinic.now + timedelta(hours=1)
+        wanted = pulls.begin(connection, "vna", clinic.now, later)
+        assert wanted
+        pulls.settle(connection, wanted, PullEvent.GIVE_UP, "the archive is away", clinic.now, not_before=later)
+    text = read(client, "/pulls")
+    assert all(word in text for word in ("1.2.840.1", "1.2.840.2", "every night", "300", "the archive is away"))
+    assert "1.2.840.2" not in read(client, "/pulls?state=failed")
+    assert [one["state"] for one in client.get("/api/v1/pulls?state=failed").json()] == ["failed"]
 
 
 def test_alarms_and_refusals_are_told_with_the_next_step(clinic: Clinic) -> None:
