@@ -12,7 +12,17 @@ log = logging.getLogger(__name__)
 _Caught = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 _TOLD_BY_US = ("dul", "fsm", "dimse", "transport", "service_class", "service_class_n", "events")
 # httpx tells each request with its query, and a query may hold a PatientID.
-_CHATTY = ("pynetdicom", "alembic", "pydicom", "highdicom", "matplotlib", "httpx", "httpcore", "python_multipart")
+_CHATTY = (
+    "fontTools",
+    "pynetdicom",
+    "alembic",
+    "pydicom",
+    "highdicom",
+    "matplotlib",
+    "httpx",
+    "httpcore",
+    "python_multipart",
+)
 
 
 def scrub(error: BaseException) -> str:
