@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom import Dataset
 from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from pipeline.decoders import DECODERS
 from pipeline.errors import UNREADABLE, Undecodable
+from pipeline.limits import ClippedReader
 from pipeline.planes import Plane
 
 AIR_HU = -1024.0
@@ -65,17 +65,16 @@ def _decode(planes: Sequence[Plane]) -> Iterator[NDArray[np.float64]]:
     first = planes[0]
     plugin = DECODERS[UID(first.transfer_syntax)]
     try:
-        arrays = iter_pixels(_source(first), indices=[plane.frame for plane in planes], decoding_plugin=plugin)
-        for plane, stored in zip(planes, arrays, strict=True):
-            yield _to_hounsfield(stored, plane)
+        with ClippedReader(first.path) as file:
+            # pydicom reads frame by frame from a file, but cannot inflate one.
+            is_deflated = first.transfer_syntax == DeflatedExplicitVRLittleEndian
+            source = pydicom.dcmread(file) if is_deflated else file
+            arrays = iter_pixels(source, indices=[plane.frame for plane in planes], decoding_plugin=plugin)
+            for plane, stored in zip(planes, arrays, strict=True):
+                yield _to_hounsfield(stored, plane)
     except UNREADABLE as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]  # the decoder's own words come last
         raise Undecodable(f"{first.path.name}: the pixel data cannot be decoded ({reason.strip()})") from error
-
-
-def _source(plane: Plane) -> Path | Dataset:
-    """What pydicom decodes from: the path, from which it reads frame by frame, but cannot inflate."""
-    return pydicom.dcmread(plane.path) if plane.transfer_syntax == DeflatedExplicitVRLittleEndian else plane.path
 
 
 def _to_hounsfield(stored: NDArray[np.integer[Any]], plane: Plane) -> NDArray[np.float64]:

@@ -125,6 +125,13 @@ def _jpeg_ls(blob: bytes) -> bytes:
     return _encapsulated(blob, JPEGLSLossless, stream.replace(struct.pack(">2H", SIDE, SIDE), b"\xff\xff" * 2))
 
 
+def _longest_fragment(blob: bytes) -> bytes:
+    """The only fragment says that it has 4 GiB; dcmread copies pixel data as they are, a decoder goes by the length."""
+    whole = _encapsulated(blob, RLELossless, b"a fragment")
+    start = whole.index(b"a fragment")
+    return whole[: start - 4] + b"\xf0\xff\xff\xff" + whole[start:]
+
+
 def _rle(blob: bytes) -> bytes:
     runs = b"\x81\x00" * 4_000_000  # 128 bytes of each pair
     return _encapsulated(blob, RLELossless, struct.pack("<16I", 2, 64, 64 + len(runs), *[0] * 13) + runs + runs)
@@ -144,6 +151,7 @@ _KINDS: dict[str, Callable[[bytes], bytes]] = {
     "jpeg-2000-frames": _jpeg_2000_of_many_frames,
     "jpeg-ls-size": _jpeg_ls,
     "rle-bomb": _rle,
+    "longest-fragment": _longest_fragment,
 }
 
 
