@@ -12,7 +12,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SYSTEM_PACKAGES := chromium dcmtk dicom3tools ghostscript nginx-light orthanc orthanc-dicomweb pixelmed-apps postgresql systemd
-SYSTEM_PROGRAMS := chromium storescu dciodvfy gs nginx Orthanc DicomSRValidator pg_ctl systemd-analyze
+# Where npm comes from elsewhere, with Node.js, Debian's package would not go beside it.
+SYSTEM_PACKAGES += $(if $(shell command -v npm),,npm)
+SYSTEM_PROGRAMS := chromium storescu dciodvfy gs nginx Orthanc DicomSRValidator pg_ctl systemd-analyze npm
 # Orthanc is a program of /usr/sbin, which is not on everybody's path; Debian keeps pg_ctl where nobody looks.
 export PATH := $(PATH):/usr/sbin:/sbin:$(lastword $(wildcard /usr/lib/postgresql/*/bin))
 
@@ -48,8 +50,8 @@ system:
 	@touch $@
 
 # The viewer that the tests look at results with.
-.ohif/index.html: deploy/viewer/fetch.py
-	@$(PYTHON) deploy/viewer/fetch.py .ohif
+.ohif/index.html: deploy/viewer/fetch.sh
+	@sh deploy/viewer/fetch.sh .ohif && touch $@
 
 demo: .venv/.installed
 	@$(BIN)/python deploy/demo.py
