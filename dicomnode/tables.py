@@ -152,6 +152,7 @@ results = Table(
     Column("path", Text, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("removed_at", UTCTime),
+    Column("made_at", UTCTime),  # by the last run that made it; unknown of what the first releases made
     Column("basis", String(64), nullable=False, default="", server_default=""),  # tells the editions of a report apart
 )
 

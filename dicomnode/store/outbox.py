@@ -105,7 +105,7 @@ def finish(connection: Connection, held: Job, finished: Finished, now: datetime)
     earlier = (results.c.job_id == held.id) & results.c.sop_instance_uid.not_in(made)
     _cancel_unsent(connection, earlier, "a later edition took its place", now)
     for result in finished.results:
-        result_id = _put_result(connection, held.id, result)
+        result_id = _put_result(connection, held.id, result, now)
         for destination in finished.destinations:
             _put_delivery(connection, result_id, destination, now)
 
@@ -300,8 +300,8 @@ def delivery_states(connection: Connection, job_ids: Sequence[int]) -> dict[int,
     return states
 
 
-def _put_result(connection: Connection, job_id: int, result: StoredResult) -> int:
-    values = {"job_id": job_id, **asdict(result)}
+def _put_result(connection: Connection, job_id: int, result: StoredResult, now: datetime) -> int:
+    values = {"job_id": job_id, **asdict(result), "made_at": now}
     same = results.c.sop_instance_uid == result.sop_instance_uid
     if not insert_new(connection, results, values):
         connection.execute(update(results).where(same).values(removed_at=None, **values))

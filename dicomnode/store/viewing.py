@@ -69,8 +69,8 @@ def sources(connection: Connection, job: Job) -> Sources:
     images = tuple(connection.scalars(select(c.path).where(covered).order_by(c.id)))
     removed = connection.scalar(select(func.count(c.removed_at)).where(covered)) or 0
     r = results.c
-    masks = select(r.path, r.removed_at).where(r.job_id == job.id, r.sop_class_uid == _SEG).order_by(r.id.desc())
-    row = connection.execute(masks.limit(1)).one_or_none()
+    masks = select(r.path, r.removed_at).where(r.job_id == job.id, r.sop_class_uid == _SEG)
+    row = connection.execute(masks.order_by(r.made_at.desc().nulls_last(), r.id.desc()).limit(1)).one_or_none()
     if row is None:
         return Sources(images, None, removed)
     return Sources(images, row.path, removed + (row.removed_at is not None))

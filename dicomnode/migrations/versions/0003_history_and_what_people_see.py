@@ -26,6 +26,7 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column('phase', sa.String(length=32), nullable=False, server_default=''))
         batch_op.add_column(sa.Column('thickness_mm', sa.Float(), nullable=True))
     with op.batch_alter_table('results', schema=None) as batch_op:
+        batch_op.add_column(sa.Column('made_at', UTCTime(), nullable=True))
         batch_op.add_column(sa.Column('basis', sa.String(length=64), nullable=False, server_default=''))
     op.create_table('invalidations',
     sa.Column('id', sa.Integer(), nullable=False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,23 @@ def test_a_mask_that_is_not_what_was_measured_is_not_shown(clinic: Clinic) -> No
     with clinic.database.begin() as connection:
         connection.execute(update(measurements).values(volume_ml=40.0))
     assert "the stored mask holds 35.8 mL, measured were 40.0 mL" in browse(clinic).get(f"/jobs/{job_id}/overlay").text
+
+
+def test_the_mask_is_of_the_model_that_measured_last(clinic: Clinic) -> None:
+    models = [fast_model(), fast_model(115.0, version="2", sha256="2" * 64)]
+    job_id = clinic.measure(models[0])
+    volumes = []
+    for model in (models[1], models[0]):
+        clinic.now += timedelta(minutes=1)
+        with clinic.database.begin() as connection:
+            queue.requeue(connection, job_id, clinic.now)
+        clinic.work(model)
+        with clinic.database.read() as connection:
+            volumes.append(history.of_job(connection, job_id).volume_ml)
+        page = browse(clinic).get(f"/jobs/{job_id}/overlay").text
+        assert f"Pancreas {volumes[-1]:.1f} mL" in page
+        assert "the stored mask holds" not in page
+    assert volumes[0] < volumes[1]
 
 
 def test_case_23_slices_are_shown_where_nothing_was_found(clinic: Clinic) -> None:
