@@ -18,7 +18,7 @@ from rich.table import Table
 
 from dicomnode import dimse
 from dicomnode.cli.accounts import web_user
-from dicomnode.cli.console import AsJson, Config, errors, output, reading, short, tail, writing
+from dicomnode.cli.console import AsJson, Config, Limit, errors, output, reading, short, tail, writing
 from dicomnode.cli.deliveries import deliveries
 from dicomnode.cli.models import models
 from dicomnode.cli.notices import notify
@@ -159,7 +159,7 @@ def _peer(text: str, tls: TLSSettings | None) -> dimse.Peer:
 @app.command()
 def jobs(
     job_id: Annotated[int | None, typer.Argument(help="One job, with its timeline.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 50,
+    limit: Limit = 50,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from dicomnode.database import Connection, open_database
 from dicomnode.settings import CONFIG_VARIABLE, Settings
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 # Into a pipe or a file no table is folded; on a terminal it takes the width there is.
@@ -22,6 +27,7 @@ output = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatt
 Config = Annotated[
     Path | None, typer.Option("--config", envvar=CONFIG_VARIABLE, help="Settings file (TOML).", dir_okay=False)
 ]
+Limit = Annotated[int, typer.Option(min=1, help="How many of the newest.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -41,6 +47,11 @@ def writing(settings: Settings) -> Iterator[Connection]:
     with database.begin() as connection:
         yield connection
     database.close()
+
+
+def print_json(listed: Sequence[DataclassInstance]) -> None:
+    """What is listed as JSON; times as text."""
+    output.print_json(json.dumps([asdict(one) for one in listed], default=str))
 
 
 def short(moment: datetime | None) -> str:

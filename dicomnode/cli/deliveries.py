@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated
 
@@ -13,7 +11,7 @@ from pydicom.uid import UID
 from rich.markup import escape
 from rich.table import Table
 
-from dicomnode.cli.console import AsJson, Config, output, reading, short, tail, writing
+from dicomnode.cli.console import AsJson, Config, Limit, output, print_json, reading, short, tail, writing
 from dicomnode.deliveries import STUCK, DeliveryState
 from dicomnode.errors import Refused
 from dicomnode.node import utc_now
@@ -31,7 +29,7 @@ Destination = Annotated[str | None, typer.Option(help="To this destination, by i
 def list_deliveries(
     state: States = None,
     destination: Destination = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 50,
+    limit: Limit = 50,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
@@ -40,7 +38,7 @@ def list_deliveries(
     with reading(settings) as connection:
         listed = outbox.list_deliveries(connection, limit, states=state or (), destination=destination)
     if as_json:
-        output.print_json(json.dumps([asdict(one) for one in listed], default=str))
+        print_json(listed)
         return
     table = Table("id", "state", "destination", "job", "object", "tries", "next (UTC)", "reason")
     for one in listed:

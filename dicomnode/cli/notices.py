@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dicomnode.cli.console import AsJson, Config, errors, output, reading, short
+from dicomnode.cli.console import AsJson, Config, Limit, errors, output, print_json, reading, short
 from dicomnode.errors import Refused, Unavailable
 from dicomnode.herald import Recipient, recipients
 from dicomnode.node import utc_now
@@ -21,7 +19,7 @@ from dicomnode.store import notices
 
 def notify(
     test: Annotated[bool, typer.Option("--test", help="Tell everyone in the settings that this is a test.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 50,
+    limit: Limit = 50,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
@@ -33,7 +31,7 @@ def notify(
     with reading(settings) as connection:
         listed = notices.list_notices(connection, limit)
     if as_json:
-        output.print_json(json.dumps([asdict(one) for one in listed], default=str))
+        print_json(listed)
         return
     table = Table("at (UTC)", "event", "to", "state", "tries", "next (UTC)", "what became of it")
     for one in listed:

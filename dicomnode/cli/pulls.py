@@ -18,7 +18,7 @@ from rich.table import Table
 
 from dicomnode.archive import Archive
 from dicomnode.auditor import Auditor
-from dicomnode.cli.console import AsJson, Config, errors, output, reading, short, tail, writing
+from dicomnode.cli.console import AsJson, Config, Limit, errors, output, print_json, reading, short, tail, writing
 from dicomnode.database import Database, open_database
 from dicomnode.errors import Misconfigured, Refused, Unavailable
 from dicomnode.node import utc_now
@@ -99,7 +99,7 @@ def pull(
 @pull_commands.command(name="pulls")
 def list_pulls(
     state: Annotated[list[PullState] | None, typer.Option("--state", help="In this state; repeatable.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 50,
+    limit: Limit = 50,
     retry: Annotated[bool, typer.Option("--retry", help="Try those that were given up once more.")] = False,
     config: Config = None,
     as_json: AsJson = False,
@@ -113,7 +113,7 @@ def list_pulls(
     with reading(settings) as connection:
         listed = pulls.list_pulls(connection, limit, state or ())
     if as_json:
-        output.print_json(json.dumps([asdict(one) for one in listed], default=str))
+        print_json(listed)
         return
     table = Table("source", "rule", "series", "images", "state", "tries", "updated (UTC)", "next (UTC)", "reason")
     for one in listed:

@@ -17,7 +17,7 @@ from dicomnode import backup as backups
 from dicomnode.archive import Archive
 from dicomnode.auditor import Auditor
 from dicomnode.backup import FileMode
-from dicomnode.cli.console import AsJson, Config, errors, output, reading, short
+from dicomnode.cli.console import AsJson, Config, Limit, errors, output, print_json, reading, short
 from dicomnode.database import open_database
 from dicomnode.doctor import Level, Visit, examine, examine_settings
 from dicomnode.node import utc_now
@@ -86,7 +86,7 @@ def backup(
 @upkeep.command()
 def alarms(
     every: Annotated[bool, typer.Option("--all", help="Those that are over, too.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 50,
+    limit: Limit = 50,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
@@ -95,7 +95,7 @@ def alarms(
     with reading(settings) as connection:
         listed = watch.list_alarms(connection, limit, only_on=not every)
     if as_json:
-        output.print_json(json.dumps([asdict(alarm) for alarm in listed], default=str))
+        print_json(listed)
         return
     table = Table("raised (UTC)", "cleared (UTC)", "kind", "about", "reason")
     for alarm in listed:
@@ -106,7 +106,7 @@ def alarms(
 
 @upkeep.command()
 def refusals(
-    limit: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 50,
+    limit: Limit = 50,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
@@ -115,7 +115,7 @@ def refusals(
     with reading(settings) as connection:
         listed = watch.list_refusals(connection, limit)
     if as_json:
-        output.print_json(json.dumps([asdict(refusal) for refusal in listed], default=str))
+        print_json(listed)
         return
     table = Table("at (UTC)", "kind", "caller", "address", "reason")
     for refusal in listed:
